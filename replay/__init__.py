@@ -1,0 +1,1 @@
+"""What would have been: the same agents over a log, without Kafka and without Faust."""

@@ -1,0 +1,1 @@
+"""What crosses a topic: records, the topic catalogue, Avro."""

@@ -1,0 +1,1 @@
+"""How it runs: Faust apps, clients of outside services, delivery, telemetry."""

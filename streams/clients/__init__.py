@@ -1,0 +1,1 @@
+"""One outside service each, satisfying one port of `agents.ports`."""
