@@ -1,0 +1,128 @@
+"""Records to bytes and back, in the Confluent wire format: 0, a 4-byte schema id, the Avro body.
+
+The schemas and their ids are the committed ones. fastavro does the work; `schemas.reference`
+holds the same codec over the reference library, and tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import fastavro
+
+from schemas.shape import Packer
+from schemas.topics import RECORDS
+
+MAGIC = 0
+_HEAD = struct.Struct(">BI")
+
+
+class UndecodableError(ValueError):
+    """Bytes that are no record of ours; the message never quotes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaEntry:
+    """One committed schema: its id, the record it is of, its fingerprint and its text."""
+
+    schema_id: int
+    record: str
+    fingerprint: str
+    text: str
+
+
+@cache
+def committed() -> Mapping[int, SchemaEntry]:
+    """Return every committed schema by id, as the lock file lists them."""
+    folder = resources.files("schemas") / "avro"
+    lock = json.loads((folder / "lock.json").read_text())
+    return {
+        int(key): SchemaEntry(int(key), row["record"], row["fingerprint"], (folder / row["file"]).read_text())
+        for key, row in lock["ids"].items()
+    }
+
+
+class Codec:
+    """Encodes and decodes records with the committed schemas, and decodes with *older* ones too."""
+
+    def __init__(self, older: Iterable[SchemaEntry] = ()) -> None:
+        classes = {cls.__name__: cls for cls in RECORDS}
+        self._packers: dict[str, Packer[Any]] = {name: Packer(cls) for name, cls in classes.items()}
+        self._writers: dict[type, tuple[bytes, Any, Packer[Any]]] = {}
+        self._readers: dict[int, tuple[Any, Any, Packer[Any]]] = {}
+        current: dict[str, Any] = {}
+        for entry in committed().values():
+            schema = fastavro.parse_schema(json.loads(entry.text))
+            current[entry.record] = schema
+            packer = self._packers[entry.record]
+            self._writers[classes[entry.record]] = (_HEAD.pack(MAGIC, entry.schema_id), schema, packer)
+            self._readers[entry.schema_id] = (schema, None, packer)
+        for entry in older:
+            known = committed().get(entry.schema_id)
+            if entry.record in current and (known is None or known.fingerprint != entry.fingerprint):
+                schema = fastavro.parse_schema(json.loads(entry.text))
+                self._readers[entry.schema_id] = (schema, current[entry.record], self._packers[entry.record])
+
+    def encode(self, record: object) -> bytes:
+        """Return *record* in wire format."""
+        head, schema, packer = self._writers[type(record)]
+        out = io.BytesIO()
+        out.write(head)
+        fastavro.schemaless_writer(out, schema, packer.pack(record))
+        return out.getvalue()
+
+    def decode(self, data: bytes | None) -> Any:
+        """Return the record in *data*; raises `UndecodableError`, which says why and quotes nothing."""
+        if data is None or len(data) < _HEAD.size:
+            message = "no value" if data is None else f"{len(data)} bytes are too few for a record"
+            raise UndecodableError(message)
+        magic, schema_id = _HEAD.unpack_from(data)
+        if magic != MAGIC:
+            message = f"the first byte is {magic}, not {MAGIC}: not the wire format"
+            raise UndecodableError(message)
+        if schema_id not in self._readers:
+            message = f"schema id {schema_id} is not a committed one"
+            raise UndecodableError(message)
+        writer, reader, packer = self._readers[schema_id]
+        body = io.BytesIO(data)
+        body.seek(_HEAD.size)
+        try:
+            packed: Any = fastavro.schemaless_reader(body, writer, reader)
+            record = packer.unpack(packed)
+        except Exception as error:  # noqa: BLE001 - any bytes may come; every failure means the same
+            message = f"not decodable with schema {schema_id}: {type(error).__name__}"
+            raise UndecodableError(message) from None
+        if body.tell() != len(data):
+            message = f"{len(data) - body.tell()} bytes are left over after schema {schema_id}"
+            raise UndecodableError(message)
+        return record
+
+    def decode_as(self, cls: type, data: bytes | None) -> Any:
+        """Return the record in *data* if it is a *cls*; raises `UndecodableError` otherwise."""
+        record = self.decode(data)
+        if not isinstance(record, cls):
+            message = f"a {type(record).__name__} where a {cls.__name__} belongs"
+            raise UndecodableError(message)
+        return record
+
+
+def body_of(cls: type, record: object) -> bytes:
+    """Return the Avro body alone of a part of a record, such as a Decision's core."""
+    schema, packer = _part(cls)
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, packer.pack(record))
+    return out.getvalue()
+
+
+@cache
+def _part(cls: type) -> tuple[Any, Packer[Any]]:
+    from schemas.shape import avro_schema  # noqa: PLC0415 - only this rarely used path needs it
+
+    return fastavro.parse_schema(avro_schema(cls)), Packer(cls)

@@ -1,0 +1,94 @@
+"""What was decided and why. `core` is deterministic and what replay compares; `meta` is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.identity import Origin
+from schemas.shape import Id16
+
+NO_MATCH, MATCH, UNKNOWN = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The winner's rule tree in preorder, as parallel arrays; state is 0 no, 1 match, 2 unknown."""
+
+    kind: tuple[str, ...] = ()
+    leaf: tuple[str, ...] = ()
+    state: tuple[int, ...] = ()
+    confidence: tuple[float, ...] = ()
+    depth: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One way to get the answer; a worker that exhausts it advances to the next."""
+
+    provider: str
+    model: str
+    attempts: int
+    call_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Every input of the decision that is neither the request's signals nor the policy."""
+
+    name: tuple[str, ...] = ()
+    value: tuple[str, ...] = ()
+
+    def get(self, name: str) -> str | None:
+        """Return the value of fact *name*, or None."""
+        return self.value[self.name.index(name)] if name in self.name else None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCore:
+    """The decision proper; outcome is routed, default, bypassed or failed (then `failure` is a code)."""
+
+    policy_hash: str
+    recipe: str
+    outcome: str
+    failure: str
+    decision: str
+    rule: Trace
+    candidates: tuple[str, ...]
+    scores: tuple[float, ...]
+    propensities: tuple[float, ...]
+    chosen: str
+    plan: tuple[PlanStep, ...]
+    signals_used: tuple[str, ...]
+    signals_missing: tuple[str, ...]
+    selector: str
+    salt: str
+    draw: float
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The SignalSet that was used: its role and its offset in the origin's partition."""
+
+    role: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionMeta:
+    """How the decision came about; none of it enters the core."""
+
+    inputs: tuple[Input, ...]
+    decided_at: int
+    elapsed_us: int
+    late_roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The choice made for a request; the first one in the log is the decision."""
+
+    request_id: Id16
+    origin: Origin
+    core: DecisionCore
+    meta: DecisionMeta

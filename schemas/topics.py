@@ -1,0 +1,217 @@
+"""The topic catalogue: which record travels where, under which name, key and retention.
+
+The documentation's table, the broker's topics and the tests are all made from it. Every topic
+has the same number of partitions, because a derived record is written to the partition number
+of its origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.completion import Completion, Result
+from schemas.control import PolicyActivated, PolicyPublished, RunOpened, RunSubmitted
+from schemas.dead_letter import DeadLetter
+from schemas.decision import Decision
+from schemas.feedback import Feedback
+from schemas.job import AttemptEnded, AttemptStarted, Job
+from schemas.request import Request
+from schemas.signal import SignalSet
+
+RECORDS: tuple[type, ...] = (
+    Request,
+    SignalSet,
+    Decision,
+    Job,
+    AttemptStarted,
+    AttemptEnded,
+    Completion,
+    Result,
+    Feedback,
+    DeadLetter,
+    PolicyPublished,
+    PolicyActivated,
+    RunOpened,
+    RunSubmitted,
+)
+"""Every record class, in the order of its schema id; append only."""
+
+MAJOR = 0
+"""Major version of every topic; 0 until the schemas are declared stable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A logical topic. A name with ``<...>`` is a family: one topic per role, provider or source."""
+
+    name: str
+    records: tuple[type, ...]
+    key: str
+    retention: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    partitions: str = "all"
+    compacted: bool = False
+    note: str = ""
+
+
+CATALOGUE: tuple[Topic, ...] = (
+    Topic(
+        "inbox.<source>",
+        (),
+        "any",
+        "body",
+        ("users' own producers",),
+        ("admission",),
+        note="foreign bytes; a mapping turns each into a Request",
+    ),
+    Topic(
+        "requests",
+        (Request,),
+        "tenant + idempotency key, else request_id",
+        "body",
+        ("admission", "submit", "run"),
+        ("signals", "decision", "dispatch"),
+        note="immutable; written by admission only",
+    ),
+    Topic(
+        "signals.<role>",
+        (SignalSet,),
+        "request_id",
+        "decision",
+        ("signals",),
+        ("decision",),
+        note="partition of the origin; LogAppendTime decides what is in time",
+    ),
+    Topic(
+        "decisions",
+        (Decision,),
+        "request_id",
+        "decision",
+        ("decision",),
+        ("decision", "dispatch"),
+        note="the first one of a request in partition order is the decision",
+    ),
+    Topic(
+        "jobs.<provider>.<class>",
+        (Job,),
+        "request_id",
+        "body",
+        ("dispatch", "provider"),
+        ("provider",),
+        note="job id = (request, step, branch, attempt)",
+    ),
+    Topic(
+        "attempts.<provider>",
+        (AttemptStarted, AttemptEnded),
+        "request_id",
+        "decision",
+        ("provider",),
+        ("provider",),
+        note="the ledger; a start is acknowledged before the call",
+    ),
+    Topic("completions", (Completion,), "request_id", "body", ("provider",), ()),
+    Topic(
+        "results",
+        (Result,),
+        "request_id",
+        "body",
+        ("provider", "dispatch"),
+        ("submit", "run"),
+        note="the first one of a request in partition order is effective",
+    ),
+    Topic("feedback", (Feedback,), "request_id", "decision", ("users", "judges"), ()),
+    Topic(
+        "dead-letters",
+        (DeadLetter,),
+        "key of the original",
+        "body",
+        ("admission", "signals", "decision", "dispatch", "provider"),
+        ("submit",),
+        note="original bytes untouched, partition of the original",
+    ),
+    Topic(
+        "control.policy",
+        (PolicyPublished, PolicyActivated),
+        "policy hash, or 'active'",
+        "forever",
+        ("up", "submit", "run"),
+        ("admission", "signals", "decision", "dispatch", "provider"),
+        partitions="one",
+        compacted=True,
+    ),
+    Topic(
+        "control.events",
+        (RunOpened, RunSubmitted),
+        "run",
+        "forever",
+        ("submit", "run"),
+        ("run-status",),
+        partitions="one",
+    ),
+)
+
+BY_NAME = {topic.name: topic for topic in CATALOGUE}
+
+REQUESTS = "requests"
+DECISIONS = "decisions"
+COMPLETIONS = "completions"
+RESULTS = "results"
+FEEDBACK = "feedback"
+DEAD_LETTERS = "dead-letters"
+CONTROL_POLICY = "control.policy"
+CONTROL_EVENTS = "control.events"
+
+
+def inbox_topic(source: str) -> str:
+    """Return the logical name of the inbox of *source*."""
+    return f"inbox.{source}"
+
+
+def signals_topic(role: str) -> str:
+    """Return the logical name of the topic that signal role *role* writes."""
+    return f"signals.{role}"
+
+
+def jobs_topic(provider: str, job_class: str = "batch") -> str:
+    """Return the logical name of the topic of *provider*'s jobs of one priority class."""
+    return f"jobs.{provider}.{job_class}"
+
+
+def attempts_topic(provider: str) -> str:
+    """Return the logical name of *provider*'s ledger."""
+    return f"attempts.{provider}"
+
+
+def family(name: str) -> Topic:
+    """Return the catalogue entry that logical *name* belongs to; raises KeyError."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    return BY_NAME[
+        next(t.name for t in CATALOGUE if "<" in t.name and name.startswith(t.name.split("<", 1)[0]))
+    ]
+
+
+def full_name(prefix: str, name: str) -> str:
+    """Return the name on the broker: ``<prefix>.<entity>.v<major>``."""
+    return f"{prefix}.{name}.v{MAJOR}"
+
+
+def logical_name(prefix: str, full: str) -> str:
+    """Return the logical name behind a broker's topic name; raises ValueError if it is not ours."""
+    head, tail = f"{prefix}.", f".v{MAJOR}"
+    if not (full.startswith(head) and full.endswith(tail)):
+        message = f"{full!r} is no topic of prefix {prefix!r}, version {MAJOR}"
+        raise ValueError(message)
+    return full[len(head) : -len(tail)]
+
+
+def table() -> str:
+    """Return the catalogue as the Markdown table that the documentation shows."""
+    rows = ["| topic | records | key | retention | written by | read by | note |", "|---|---|---|---|---|---|---|"]
+    for t in CATALOGUE:
+        names = ", ".join(r.__name__ for r in t.records) or "foreign bytes"
+        kept = f"{t.retention}, compacted" if t.compacted else t.retention
+        cells = (f"`{t.name}`", names, t.key, kept, ", ".join(t.producers), ", ".join(t.consumers) or "-", t.note)
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
