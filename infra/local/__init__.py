@@ -1,0 +1,1 @@
+"""The local stack: real components started, watched and stopped on one machine."""
