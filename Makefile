@@ -1,0 +1,81 @@
+# One command each; every target makes the environment that it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+
+# The environment is made again when the lock or the project's own metadata changes, and at no other time.
+STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml .ci/install | sha256sum | cut -c 1-16)
+
+ROUNDS ?= 5
+SEED ?= 1
+OUT ?= out/kill
+BROKER ?=
+SABOTAGE ?=
+ARGS ?=
+
+.PHONY: help setup triton demo test check unit lint format types imports kill bench lock clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
+
+setup: $(STAMP) ## create .venv from the lock, with .venv/bin/signalbox in it
+	@:
+
+$(STAMP):
+	@echo 'setup: filling .venv from requirements.lock'
+	@.ci/install .venv requirements.lock
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f .venv/.installed-*
+	@touch $@
+
+triton: setup ## create the Triton environment and build its models
+	@$(BIN)/python -m triton_models.build
+
+demo: setup triton ## the whole product on this machine, end to end
+	@$(BIN)/signalbox demo $(ARGS)
+
+test: setup triton ## every test, those on real Kafka and Triton included
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format-check lint types imports unit ## format, lint, types, imports and the tests that need no other process
+
+unit: setup ## the tests that need no other process
+	@$(BIN)/python -m pytest -m 'not live' $(ARGS)
+
+.PHONY: format-check
+format-check: setup
+	@$(BIN)/ruff format --check .
+
+lint: setup ## ruff
+	@$(BIN)/ruff check .
+
+format: setup ## rewrite the code in its one format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+imports: setup ## import-linter: which room may import which
+	@$(BIN)/lint-imports
+
+kill: setup triton ## kill workers at seeded moments: ROUNDS=5 SEED=1 OUT=out/kill [BROKER=] [SABOTAGE=]
+	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' \
+		$(if $(BROKER),--broker '$(BROKER)') $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
+
+bench: setup triton ## measure cost and latency of a request: ARGS=...
+	@$(BIN)/python -m tests.live.bench $(ARGS)
+
+lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock $(ARGS)
+
+clean: ## remove the environments and the tools' caches
+	rm -rf .venv .venv-* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Launchers of the local stack and the simulated providers; no routing logic."""
