@@ -1,0 +1,71 @@
+"""Signals: one file per observation that the router can make about a request.
+
+A signal is a frozen configuration that is also its behaviour. Two shapes only: a `Heuristic`
+looks at the content alone; a `Classified` one says which texts a classifier should see and
+reads the vectors that come back. Which role computes it is an attribute of its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.content import Content
+from agents.registry import PluginConfig, Registry
+from schemas.signal import Observation
+
+NAN = float("nan")
+
+
+class SignalConfig(PluginConfig):
+    """Configuration of a signal; `collection` is its key under ``routing.signals``."""
+
+    collection: ClassVar[str]
+    role: ClassVar[str]
+    name: str
+
+    def observed(
+        self, *, matched: bool, label: str = "", confidence: float = NAN, value: float = NAN
+    ) -> Observation:
+        """Return an observation of this signal with status ok."""
+        kind = self.model_fields["type"].default
+        return Observation(kind, self.name, label, matched, confidence, value, "ok", "")
+
+    def unobserved(self, status: str, reason: str) -> Observation:
+        """Return an observation that says why there is none; *status* is failed or skipped."""
+        kind = self.model_fields["type"].default
+        return Observation(kind, self.name, "", False, NAN, NAN, status, reason)
+
+
+class Heuristic(SignalConfig):
+    """A signal computed from the content alone."""
+
+    role: ClassVar[str] = "heuristics"
+
+    def evaluate(self, content: Content) -> Observation:
+        """Return what this signal observes about *content*."""
+        raise NotImplementedError
+
+
+class Classified(SignalConfig):
+    """A signal read off a hosted classifier; the inference itself happens elsewhere."""
+
+    classifier: ClassVar[str]
+
+    def encode(self, content: Content) -> str:
+        """Return the text that the classifier should see."""
+        raise NotImplementedError
+
+    def references(self) -> Sequence[str]:
+        """Return the texts of the policy whose vectors `decode` compares with."""
+        return ()
+
+    def decode(self, vector: NDArray[np.float32], references: NDArray[np.float32]) -> Observation:
+        """Return the observation for one row and the rows of `references`, (n, dim)."""
+        raise NotImplementedError
+
+
+signal: Registry[SignalConfig] = Registry("signals")

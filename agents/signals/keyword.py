@@ -1,0 +1,66 @@
+"""Words or patterns in the request's text: literal with word boundaries, or RE2 patterns."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+import re2
+from pydantic import Field, model_validator
+
+from agents.content import Content
+from agents.signals import Heuristic, signal
+from schemas.signal import Observation
+
+_HAN = re.compile("[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
+_WORD = re.compile(r"\w")
+
+
+@signal
+class Keyword(Heuristic):
+    """Match when any (OR), all (AND) or none (NOR) of *keywords* occur in the last user turn.
+
+    Literal keywords get ASCII word boundaries unless they hold a Han character or no word
+    character at all; `method: regex` takes RE2 patterns, which cannot run away.
+    """
+
+    collection: ClassVar[str] = "keywords"
+    type: Literal["keyword"] = "keyword"
+    operator: Literal["AND", "OR", "NOR"]
+    keywords: tuple[str, ...] = Field(min_length=1)
+    case_sensitive: bool = False
+    method: Literal["literal", "regex"] = "literal"
+
+    @model_validator(mode="after")
+    def _patterns_compile(self) -> Self:
+        for keyword in self.keywords:
+            try:
+                self._compile(self._pattern(keyword))
+            except re2.error as error:
+                message = f"keyword {keyword!r} of {self.name!r} is not a valid RE2 pattern: {error}"
+                raise ValueError(message) from None
+        return self
+
+    def _pattern(self, keyword: str) -> str:
+        if self.method == "regex":
+            return keyword
+        quoted = str(re2.escape(keyword))
+        bounded = _WORD.search(keyword) and not _HAN.search(keyword)
+        return rf"\b{quoted}\b" if bounded else quoted
+
+    def _compile(self, pattern: str) -> Any:
+        return re2.compile(pattern if self.case_sensitive else f"(?i){pattern}")
+
+    @cached_property
+    def _searches(self) -> tuple[Any, ...]:
+        patterns = [self._pattern(keyword) for keyword in self.keywords]
+        if self.operator == "AND":
+            return tuple(self._compile(p) for p in patterns)
+        return (self._compile("|".join(f"(?:{p})" for p in patterns)),)
+
+    def evaluate(self, content: Content) -> Observation:
+        """Return whether the keywords occur; no confidence is recorded."""
+        text = content.text
+        found = all(search.search(text) is not None for search in self._searches)
+        return self.observed(matched=not found if self.operator == "NOR" else found)
