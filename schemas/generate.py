@@ -24,11 +24,12 @@ def rendered() -> dict[str, str]:
     files: dict[str, str] = {}
     ids: dict[str, dict[str, str]] = {}
     for number, cls in enumerate(RECORDS, start=1):
+        file = f"{cls.__name__}.avsc"
         text = json.dumps(avro_schema(cls), indent=2) + "\n"
         canonical = fastavro.schema.to_parsing_canonical_form(json.loads(text))
         fingerprint = fastavro.schema.fingerprint(canonical, "SHA-256")
-        files[f"{cls.__name__}.avsc"] = text
-        ids[str(number)] = {"record": cls.__name__, "file": f"{cls.__name__}.avsc", "fingerprint": fingerprint}
+        files[file] = text
+        ids[str(number)] = {"record": cls.__name__, "file": file, "fingerprint": fingerprint}
     files["lock.json"] = json.dumps({"stability": STABILITY, "ids": ids}, indent=2) + "\n"
     return files
 

@@ -14,6 +14,8 @@ from schemas.shape import Id16
 __all__ = ["Id16", "Origin", "body_digest", "inbox_request_id", "job_key", "line_request_id", "run_name"]
 __all__ += ["custom_request_id", "parse_id", "partition_for"]
 
+ID_BYTES = 16
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Origin:
@@ -63,14 +65,14 @@ def job_key(request_id: bytes, step: int, branch: int, attempt: int) -> str:
 
 def partition_for(key: bytes, partitions: int) -> int:
     """Return the partition of `requests` for *key*; ids are uniform, other keys are hashed."""
-    uniform = key if len(key) == 16 else hashlib.sha256(key).digest()
+    uniform = key if len(key) == ID_BYTES else hashlib.sha256(key).digest()
     return int.from_bytes(uniform[:8], "big") % partitions
 
 
 def parse_id(text: str) -> bytes:
     """Return the 16 bytes that *text* prints; raises ValueError if it is not 32 hex digits."""
     value = bytes.fromhex(text)
-    if len(value) != 16:
+    if len(value) != ID_BYTES:
         message = f"{text!r} is not a request id: 32 hex digits are needed"
         raise ValueError(message)
     return value

@@ -208,10 +208,11 @@ def logical_name(prefix: str, full: str) -> str:
 
 def table() -> str:
     """Return the catalogue as the Markdown table that the documentation shows."""
-    rows = ["| topic | records | key | retention | written by | read by | note |", "|---|---|---|---|---|---|---|"]
+    rows = ["| topic | records | key | retention | written by | read by | note |", "|---" * 7 + "|"]
     for t in CATALOGUE:
         names = ", ".join(r.__name__ for r in t.records) or "foreign bytes"
         kept = f"{t.retention}, compacted" if t.compacted else t.retention
-        cells = (f"`{t.name}`", names, t.key, kept, ", ".join(t.producers), ", ".join(t.consumers) or "-", t.note)
+        ends = (", ".join(t.producers), ", ".join(t.consumers) or "-")
+        cells = (f"`{t.name}`", names, t.key, kept, *ends, t.note)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
