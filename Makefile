@@ -63,7 +63,7 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 
 imports: setup ## import-linter: which room may import which
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 kill: setup triton ## kill workers at seeded moments: ROUNDS=5 SEED=1 OUT=out/kill [BROKER=] [SABOTAGE=]
 	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' \
