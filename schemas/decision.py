@@ -76,11 +76,11 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMeta:
-    """How the decision came about; none of it enters the core."""
+    """How the decision came about (times in ms, `waited_ms` since admission); none of it enters the core."""
 
     inputs: tuple[Input, ...]
     decided_at: int
-    elapsed_us: int
+    waited_ms: int
     late_roles: tuple[str, ...] = ()
 
 

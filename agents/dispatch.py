@@ -1,0 +1,118 @@
+"""Turn the decision that the log holds into a job, or into the Result that ends the request."""
+
+from __future__ import annotations
+
+from agents.errors import InvalidRecord
+from schemas.completion import Result
+from schemas.decision import Decision
+from schemas.identity import Origin
+from schemas.job import Job
+from schemas.request import Request
+
+DEAD_LETTERED = "dead_lettered"
+
+_STATUS = {"model_not_found": 404, "no_decision": 422}
+_MESSAGES = {
+    "model_not_found": "no model of this name under the policy",
+    "no_decision": "no decision of the policy matches and there is no default model",
+}
+
+
+class FirstDecisions:
+    """Which Decision of each request came first in the log, for one partition; bounded.
+
+    Decisions must be noted in log order. A decision that only says that the request was
+    dead-lettered does not count, so that a redriven request can still be decided.
+    """
+
+    def __init__(self, limit: int, horizon_ms: int) -> None:
+        self._limit = limit
+        self._horizon_ms = horizon_ms
+        self._first: dict[bytes, tuple[int, int]] = {}
+
+    def note(self, decision: Decision, offset: int, timestamp: int) -> None:
+        """Note *decision*, read at *offset* with log *timestamp* (ms)."""
+        if decision.core.failure == DEAD_LETTERED:
+            return
+        known = self._first.get(decision.request_id)
+        if known is not None and timestamp - known[1] <= self._horizon_ms:
+            return
+        self._first.pop(decision.request_id, None)
+        self._first[decision.request_id] = (offset, timestamp)
+        if len(self._first) > self._limit:
+            del self._first[next(iter(self._first))]
+
+    def is_first(self, decision: Decision, offset: int) -> bool:
+        """Tell whether the one at *offset* is the request's decision."""
+        known = self._first.get(decision.request_id)
+        return known is None or known[0] == offset
+
+
+def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | None:
+    """Return what *decision* means for *request* at *now* (ms); None where it means nothing yet.
+
+    Raises `InvalidRecord` if the two do not belong together.
+    """
+    core = decision.core
+    if decision.request_id != request.request_id:
+        message = "the decision at this origin is of another request"
+        raise InvalidRecord(message)
+    if core.failure == DEAD_LETTERED:
+        return None
+    if core.outcome == "failed":
+        code = core.failure.split(":", 1)[0]
+        text = _MESSAGES.get(code, f"the request could not be decided: {core.failure}")
+        return failure(request, decision.origin, (_STATUS.get(code, 503), core.failure, text), core.decision, now)
+    step = core.plan[0]
+    return Job(
+        request_id=request.request_id,
+        origin=decision.origin,
+        step=0,
+        branch=0,
+        attempt=0,
+        provider=step.provider,
+        model=step.model,
+        plan=core.plan,
+        plan_index=0,
+        tries=step.attempts,
+        decision=core.decision,
+        body=request.body,
+        endpoint=request.endpoint,
+        call_timeout_ms=step.call_timeout_ms,
+        not_before=0,
+        deadline=request.deadline,
+        accepted_at=request.accepted_at,
+        policy_hash=core.policy_hash,
+        recipe=core.recipe,
+        tenant=request.tenant,
+        run=request.run,
+        custom_id=request.custom_id,
+        line=request.line,
+        priority=request.priority,
+    )
+
+
+def failure(
+    request: Request, origin: Origin, error: tuple[int, str, str], decision: str, now: int
+) -> Result:
+    """Return the Result of a request that no provider will be asked for; *error* = status, code, text."""
+    status, code, message = error
+    return Result(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        status=status,
+        error_code=code,
+        error_message=message,
+        provider="",
+        model="",
+        decision=decision,
+        attempt=0,
+        cost_usd=0.0,
+        finished_at=now,
+        accepted_at=request.accepted_at,
+        policy_hash=request.policy_hash,
+        origin=origin,
+        run=request.run,
+        custom_id=request.custom_id,
+        line=request.line,
+    )

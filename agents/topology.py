@@ -1,0 +1,276 @@
+"""The topology as a value: stages, each a name, its sources and a pure step that returns what to emit.
+
+Two drivers run it: the Faust host in `streams/` and the fold in `replay/`. Three kinds of stage:
+a `MapStage` turns records of one topic into others, a `JoinStage` gathers by origin first, a
+`WorkStage` calls a provider under the ledger. Time comes in as an argument or as the `Clock` port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.admission import Admission, read_foreign
+from agents.decision import decide, facts_of, failed
+from agents.dispatch import DEAD_LETTERED, FirstDecisions, dispatch
+from agents.gather import NO_DEADLINE, NO_ORIGIN, Arrival, Gather, Gathered
+from agents.observe import Clock, Observer
+from agents.policy import PolicyBook
+from agents.ports import Infer
+from schemas.decision import Decision, DecisionMeta, Input
+from schemas.envelope import Envelope
+from schemas.identity import Origin, partition_for
+from schemas.job import Job
+from schemas.request import Request
+from schemas.signal import SignalSet
+from schemas.topics import DECISIONS, REQUESTS, RESULTS, attempts_topic, inbox_topic, jobs_topic, signals_topic
+
+WINDOW = 1024
+HORIZON_MS = 24 * 3600 * 1000
+SEEN_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """A record bound for a topic (logical name) and partition."""
+
+    topic: str
+    partition: int
+    key: bytes
+    record: Any
+
+
+def emit_for(record: Any) -> Emit:
+    """Return *record*, which carries an origin, bound for its topic in the origin's partition."""
+    topic = _TOPIC_OF[type(record).__name__](record)
+    return Emit(topic, record.origin.partition, record.request_id, record)
+
+
+_TOPIC_OF: dict[str, Callable[[Any], str]] = {
+    "SignalSet": lambda r: signals_topic(r.role),
+    "Decision": lambda _: DECISIONS,
+    "Job": lambda r: jobs_topic(r.provider),
+    "AttemptStarted": lambda r: attempts_topic(r.provider),
+    "AttemptEnded": lambda r: attempts_topic(r.provider),
+    "Completion": lambda _: "completions",
+    "Result": lambda _: RESULTS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MapStage:
+    """Records of one topic, in chunks of at most `chunk`, to what each causes, aligned.
+
+    `accepts` is the record class that values are decoded to, None for foreign bytes. `on_failure`
+    says what a record that became a dead letter must still emit, so that nothing waits for it.
+    """
+
+    name: str
+    role: str
+    source: str
+    accepts: type | None
+    step: Callable[[Sequence[tuple[Envelope, Any]]], Awaitable[list[tuple[Emit, ...]]]]
+    on_failure: Callable[[Envelope, Any], tuple[Emit, ...]]
+    chunk: int = 64
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStage:
+    """`requests` joined with other topics by origin. `arrive` places a decoded record.
+
+    `reads_back` names the role's own output that is read on assignment; `step` may return no
+    emit. `state` makes the per-partition state that `note` and `step` share.
+    """
+
+    name: str
+    role: str
+    inputs: tuple[str, ...]
+    accepts: tuple[type, ...]
+    arrive: Callable[[str, Envelope, Any], Arrival]
+    step: Callable[[Any, int, Gathered, int], tuple[Emit, ...]]
+    on_failure: Callable[[int, Gathered, int], tuple[Emit, ...]]
+    state: Callable[[], Any]
+    note: Callable[[Any, Envelope, Any], None]
+    reads_back: str
+    horizon_ms: int
+    window: int = WINDOW
+
+
+@dataclass(frozen=True, slots=True)
+class WorkStage:
+    """Jobs of one provider, called under the ledger in topic `ledger`."""
+
+    name: str
+    role: str
+    source: str
+    ledger: str
+    provider: str
+
+
+Stage = MapStage | JoinStage | WorkStage
+
+
+def admission_stage(
+    source: str, active: Callable[[], Admission], cluster: str, partitions: int
+) -> MapStage:
+    """Return the stage that admits foreign records of `inbox.<source>`; refusals are dead letters."""
+
+    async def step(chunk: Sequence[tuple[Envelope, Any]]) -> list[tuple[Emit, ...]]:
+        admission = active()
+        out: list[tuple[Emit, ...]] = []
+        for envelope, _ in chunk:
+            place = (envelope.topic, envelope.partition, envelope.offset)
+            request = admission.inbox(read_foreign(envelope.value or b""), cluster, place)
+            partition = partition_for(request.request_id, partitions)
+            out.append((Emit(REQUESTS, partition, request.request_id, request),))
+        return out
+
+    return MapStage(
+        f"admission.{source}", "admission", inbox_topic(source), None, step, lambda _e, _r: (), chunk=1
+    )
+
+
+def signal_stage(role: str, book: PolicyBook, infer: Infer, clock: Clock, *, classified: bool) -> MapStage:
+    """Return the stage of one signal role."""
+    observer = Observer(role, book, infer, clock)
+
+    async def step(chunk: Sequence[tuple[Envelope, Request]]) -> list[tuple[Emit, ...]]:
+        sets = await observer.observe(
+            [(request, Origin(envelope.partition, envelope.offset)) for envelope, request in chunk]
+        )
+        return [() if found is None else (emit_for(found),) for found in sets]
+
+    def on_failure(envelope: Envelope, request: Request) -> tuple[Emit, ...]:
+        found = observer.failed(request, Origin(envelope.partition, envelope.offset), "dead_lettered")
+        return () if found is None else (emit_for(found),)
+
+    size, parallel = (16, 4) if classified else (256, 1)
+    return MapStage(
+        f"signal.{role}", f"signals.{role}", REQUESTS, Request, step, on_failure, size, parallel
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the decision needs of a request; its body is not kept while signals are awaited."""
+
+    request_id: bytes
+    policy_hash: str
+    recipe: str
+    requested_model: str
+    accepted_at: int
+
+
+def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW) -> JoinStage:
+    """Return the stage that gathers the demanded signals of each request and decides."""
+    inputs = tuple(signals_topic(role) for role in roles)
+
+    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:
+        if source != REQUESTS:
+            return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
+        demand = book[record.policy_hash].demand(record.recipe)
+        asked = _Asked(
+            record.request_id, record.policy_hash, record.recipe, record.requested_model, record.accepted_at
+        )
+        demanded = tuple(signals_topic(role) for role in sorted(demand))
+        return Arrival(
+            envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, record.decide_by
+        )
+
+    def step(_state: None, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+        asked: _Asked = gathered.request
+        sets = [(part.record.role, part.record) for part in gathered.parts.values()]
+        core = decide(
+            book[asked.policy_hash],
+            recipe=asked.recipe,
+            request_id=asked.request_id,
+            sets=sets,
+            facts=facts_of(asked.requested_model),
+        )
+        used = tuple(Input(part.record.role, part.offset) for part in gathered.parts.values())
+        late = tuple(source.removeprefix("signals.") for source in gathered.late)
+        meta = DecisionMeta(used, now, now - asked.accepted_at, late)
+        return (emit_for(Decision(asked.request_id, Origin(partition, gathered.origin), core, meta)),)
+
+    def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+        asked: _Asked = gathered.request
+        core = failed(asked.policy_hash, asked.recipe, DEAD_LETTERED)
+        meta = DecisionMeta((), now, now - asked.accepted_at)
+        return (emit_for(Decision(asked.request_id, Origin(partition, gathered.origin), core, meta)),)
+
+    return JoinStage(
+        "decision",
+        "decision",
+        inputs,
+        (Request, *[SignalSet] * len(inputs)),
+        arrive,
+        step,
+        on_failure,
+        lambda: None,
+        lambda _state, _envelope, _record: None,
+        DECISIONS,
+        0,
+        window,
+    )
+
+
+def dispatch_stage(window: int = WINDOW) -> JoinStage:
+    """Return the stage that reads the first Decision of each request back and emits its job."""
+
+    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:
+        if source == REQUESTS:
+            return Arrival(
+                envelope.offset, envelope.timestamp, envelope.offset, record, (DECISIONS,), NO_DEADLINE
+            )
+        return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
+
+    def note(state: FirstDecisions, envelope: Envelope, record: Any) -> None:
+        if isinstance(record, Decision):
+            state.note(record, envelope.offset, envelope.timestamp)
+
+    def step(state: FirstDecisions, _partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+        part = gathered.parts[DECISIONS]
+        if not state.is_first(part.record, part.offset):
+            return ()
+        caused = dispatch(gathered.request, part.record, now)
+        return () if caused is None else (emit_for(caused),)
+
+    return JoinStage(
+        "dispatch",
+        "dispatch",
+        (DECISIONS,),
+        (Request, Decision),
+        arrive,
+        step,
+        lambda _p, _g, _n: (),
+        lambda: FirstDecisions(SEEN_LIMIT, HORIZON_MS),
+        note,
+        DECISIONS,
+        HORIZON_MS,
+        window,
+    )
+
+
+def work_stage(provider: str) -> WorkStage:
+    """Return the stage that calls *provider*."""
+    role = f"provider.{provider}"
+    return WorkStage(role, role, jobs_topic(provider), attempts_topic(provider), provider)
+
+
+def job_emit(job: Job) -> Emit:
+    """Return *job* bound for its provider's topic."""
+    return emit_for(job)
+
+
+def gather_for(
+    stage: JoinStage, start: dict[str, int], decided: Sequence[int] = ()
+) -> Gather:
+    """Return the gather of one partition of *stage*, from the committed offsets in *start*."""
+    return Gather(stage.inputs, stage.window, start, decided)
+
+
+def unplaced(envelope: Envelope) -> Arrival:
+    """Return the arrival of a record that could not be decoded: it belongs to no origin."""
+    return Arrival(envelope.offset, envelope.timestamp, NO_ORIGIN, None)
