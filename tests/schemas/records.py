@@ -72,9 +72,9 @@ def readable(value: Any) -> Any:
     return value
 
 
-def _observed(kind: str, name: str, label: str, confidence: float, value: float, reason: str) -> Observation:
+def _observed(kind: str, name: str, label: str, value: float, reason: str) -> Observation:
     status = "failed" if reason else "ok"
-    return Observation(kind, name, label, not reason, confidence, value, status, reason)
+    return Observation(kind, name, label, not reason, value / 2, value, status, reason)
 
 
 _ID = custom_request_id("acme", "nightly", "line-7")
@@ -122,8 +122,8 @@ SAMPLES: tuple[Any, ...] = (
         "default",
         Observations.of(
             [
-                _observed("keyword", "code", "code", 1.0, 2.0, ""),
-                _observed("embedding", "maths", "", math.nan, math.nan, "call_timeout"),
+                _observed("keyword", "code", "code", 2.0, ""),
+                _observed("embedding", "maths", "", math.nan, "call_timeout"),
             ]
         ),
         _AT + 4,
