@@ -1,0 +1,1 @@
+"""The Triton model repository and what builds it; no thresholds, no routing rules."""
