@@ -1,0 +1,196 @@
+"""Host runners on Faust: the only module that creates a Faust app.
+
+Our consumer carries the data, Faust hosts the agents: fetched partition batches go into a
+channel, a Faust agent iterates them. The app never connects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+
+from agents.errors import Unavailable
+from schemas.envelope import Envelope
+from streams.log import TP, Consumer, Log
+from streams.runners import Runner
+from streams.telemetry import Telemetry
+
+_POLL_S = 0.2
+_COMMIT_S = 0.5
+_TICK_S = 0.1
+_CHANNEL = 64
+_FULL = 16
+
+
+class _ChannelsOnly(BootStrategy):
+    """Start agents, and nothing that would connect to a broker of Faust's own."""
+
+    enable_kafka = False
+    enable_web = False
+    enable_sensors = False
+
+
+class _App(faust.App):
+    BootStrategy = _ChannelsOnly
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive records of one partition, under one assignment."""
+
+    tp: TP
+    records: Sequence[Envelope]
+    generation: int
+
+
+class Host:
+    """Runs one runner: pumps its topics into a Faust agent, commits, ticks, and drains at the end."""
+
+    def __init__(self, runner: Runner, log: Log, telemetry: Telemetry, instance: str) -> None:
+        self.runner = runner
+        self._telemetry = telemetry
+        self._consumer: Consumer = log.consumer(f"{log.prefix}.{runner.group}", runner.topics, instance)
+        if hasattr(runner, "bind"):
+            runner.bind(self._consumer.committed)
+        self._generation = 0
+        self._assigned: frozenset[TP] = frozenset()
+        self._channel: Any = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self.assigned_once = asyncio.Event()
+
+    def attach(self, app: faust.App) -> None:
+        """Add this host's channel and agent to *app*."""
+        self._channel = app.channel(maxsize=_CHANNEL)
+        app.agent(self._channel, name=self.runner.group)(self._agent)
+
+    async def _agent(self, stream: AsyncIterator[Batch]) -> None:
+        async for batch in stream:
+            if batch.generation == self._generation:
+                try:
+                    await self.runner.process(batch.tp, batch.records)
+                except Exception as error:  # noqa: BLE001 - Faust would drop the batch and go on
+                    self._telemetry.fatal(self.runner.group, error)
+
+    async def start(self) -> None:
+        """Join the group and begin."""
+        await self._consumer.start(self._on_assigned, self._on_revoked)
+        for loop in (self._pump, self._commit_loop, self._tick_loop):
+            self._tasks.append(asyncio.create_task(self._guard(loop), name=f"{self.runner.group}:{loop.__name__}"))
+
+    async def _guard(self, loop: Any) -> None:
+        try:
+            await loop()
+        except Exception as error:  # noqa: BLE001 - a dead loop must take the worker with it
+            self._telemetry.fatal(self.runner.group, error)
+
+    async def _on_assigned(self, partitions: frozenset[TP]) -> None:
+        await self.runner.assigned(partitions)
+        self._assigned = partitions
+        self.assigned_once.set()
+        self._telemetry.event("PartitionsAssigned", stage=self.runner.group, partitions=len(partitions))
+
+    async def _on_revoked(self, partitions: frozenset[TP]) -> None:
+        # Batches in the channel are of the old assignment: its next owner reads them again.
+        self._generation += 1
+        await self._commit()
+        await self.runner.revoked(partitions)
+        self._telemetry.event("PartitionsRevoked", stage=self.runner.group, partitions=len(partitions))
+
+    async def _pump(self) -> None:
+        while not self._stopping.is_set():
+            # Pauses are given anew every time: a rebalance drops them.
+            full = self._channel.queue.qsize() >= _FULL
+            self._consumer.pause(self._assigned if full else self.runner.paused())
+            generation = self._generation
+            for tp, records in (await self._consumer.poll(_POLL_S)).items():
+                if generation == self._generation:
+                    await self._channel.put(Batch(tp, records, generation))
+            if full:
+                await asyncio.sleep(_TICK_S / 10)
+
+    async def _commit_loop(self) -> None:
+        while not self._stopping.is_set():
+            await asyncio.sleep(_COMMIT_S)
+            await self._commit()
+            self._observe()
+
+    def _observe(self) -> None:
+        progress = self.runner.progress()
+        stage, now = self.runner.group, self._telemetry.clock() // 1000
+        self._telemetry.in_flight.labels(stage).set(progress.in_flight)
+        since = progress.oldest_since
+        self._telemetry.oldest.labels(stage).set(0 if since is None else max(now - since, 0) / 1000)
+        self._telemetry.paused.labels(stage).set(len(self.runner.paused()))
+        self._telemetry.late.labels(stage).set(progress.details.get("late", 0))
+
+    async def _commit(self) -> None:
+        offsets = self.runner.commits()
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except Unavailable as error:
+            # The group moved on; the next owner resumes from the last commit that went through.
+            self._telemetry.event("CommitRejected", "warning", stage=self.runner.group, reason=str(error)[:200])
+
+    async def _tick_loop(self) -> None:
+        while not self._stopping.is_set():
+            await asyncio.sleep(_TICK_S)
+            await self.runner.tick()
+
+    async def stop(self, drain_s: float) -> None:
+        """Read no more, wait for what is in flight, commit, leave."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks[:1], return_exceptions=True)
+        while not self._channel.queue.empty():
+            await asyncio.sleep(0.01)
+        await self.runner.drain(drain_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._commit()
+        await self._consumer.stop()
+
+    async def abandon(self) -> None:
+        """Crash, for tests: stop at once, commit nothing."""
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Fleet:
+    """Several hosts in one Faust app, started and stopped together."""
+
+    def __init__(self, name: str, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
+        # The URL is never dialled: the boot strategy starts no transport.
+        self._app = _App(name, broker="kafka://127.0.0.1:0", store="memory://", web_enabled=False)
+        for host in hosts:
+            host.attach(self._app)
+
+    async def start(self) -> None:
+        """Start the agents, then let every host join its group."""
+        self._app.finalize()
+        await self._app.start()
+        self._app.flow_control.resume()
+        for host in self.hosts:
+            await host.start()
+
+    async def stop(self, drain_s: float = 10.0) -> None:
+        """Stop the hosts one after the other, sources first, then the app."""
+        for host in self.hosts:
+            await host.stop(drain_s)
+        await self._app.stop()
+
+    async def abandon(self) -> None:
+        """Crash, for tests."""
+        for host in self.hosts:
+            await host.abandon()
+        await self._app.stop()

@@ -1,0 +1,49 @@
+"""Completed-prefix commits: an offset is committed only when everything before it is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Segment:
+    """Consecutive records of one partition that finish together; `end` is one past the last."""
+
+    end: int
+    since: int
+    done: bool = False
+
+
+class Prefix:
+    """The completed prefix of one partition: segments begin in order and end in any order."""
+
+    def __init__(self, committed: int) -> None:
+        self._segments: deque[Segment] = deque()
+        self._committed = committed
+
+    def begin(self, end: int, now: int) -> Segment:
+        """Note that the records before offset *end*, after those begun earlier, are in flight."""
+        segment = Segment(end, now)
+        self._segments.append(segment)
+        return segment
+
+    def advance(self) -> int | None:
+        """Return the offset to commit, or None if it has not moved since the last call."""
+        moved = None
+        while self._segments and self._segments[0].done:
+            moved = self._segments.popleft().end
+        if moved is not None and moved > self._committed:
+            self._committed = moved
+            return moved
+        return None
+
+    @property
+    def unfinished(self) -> int:
+        """How many segments are not done."""
+        return sum(not s.done for s in self._segments)
+
+    @property
+    def oldest(self) -> int | None:
+        """When (ms) the oldest unfinished segment began; None where there is none."""
+        return next((s.since for s in self._segments if not s.done), None)

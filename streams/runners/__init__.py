@@ -1,0 +1,86 @@
+"""Runners: what hosting one kind of stage takes, driven by batches of one partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agents.policy import PolicyBook
+from schemas.codec import Codec
+from schemas.envelope import Envelope
+from streams.log import TP, Commit, Log
+from streams.outbox import Outbox
+from streams.policies import Policies
+from streams.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every runner needs: the log, the codec, the way out, the policies, clock and telemetry."""
+
+    log: Log
+    codec: Codec
+    outbox: Outbox
+    policies: Policies
+    telemetry: Telemetry
+    worker: str
+
+    @property
+    def book(self) -> PolicyBook:
+        """Return the policies read so far."""
+        return self.policies.book
+
+    def now(self) -> int:
+        """Return the time in ms since the epoch."""
+        return self.telemetry.clock() // 1000
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a watchdog and a gauge need to know of a runner."""
+
+    in_flight: int = 0
+    oldest_since: int | None = None
+    waiting_for: str = ""
+    done: int = 0
+    details: dict[str, int] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Hosts one stage. All methods are called from one event loop."""
+
+    group: str
+    topics: Sequence[str]
+
+    async def assigned(self, partitions: frozenset[TP]) -> None:
+        """Take over *partitions*; committed offsets are where reading resumes."""
+        ...
+
+    async def revoked(self, partitions: frozenset[TP]) -> None:
+        """Let go of *partitions*."""
+        ...
+
+    async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
+        """Take in records of one partition; waits while its own bounds are reached."""
+        ...
+
+    def paused(self) -> frozenset[TP]:
+        """Return the partitions that must not be read now."""
+        ...
+
+    def commits(self) -> Mapping[TP, Commit]:
+        """Return what may be committed now, each offset once."""
+        ...
+
+    async def tick(self) -> None:
+        """Do what time alone asks for; called a few times a second."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until nothing is in flight, or *timeout_s* seconds."""
+        ...
+
+    def progress(self) -> Progress:
+        """Return how far things are."""
+        ...

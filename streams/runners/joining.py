@@ -1,0 +1,243 @@
+"""Host a stage that gathers by origin: one `Gather` per partition, rebuilt on every assignment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.errors import PolicyMissing
+from agents.gather import Arrival, Gather, Gathered
+from agents.step import dead_letter
+from agents.topology import Emit, JoinStage, gather_for, unplaced
+from schemas.codec import UndecodableError
+from schemas.envelope import Envelope
+from schemas.topics import REQUESTS
+from streams.log import TP, Commit, Placed
+from streams.runners import Progress, World
+
+_CHECKPOINT_EVERY = 1000
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One partition: its gather, the stage's own state, and what the read-back position follows from."""
+
+    gather: Gather
+    state: Any
+    written: dict[int, int] = field(default_factory=dict)
+    floor: int = 0
+    checkpoints: deque[tuple[int, int]] = field(default_factory=deque)
+    alive: bool = True
+
+
+class JoinRunner:
+    """Runs a `JoinStage`. Commits of all inputs go out in one request, with the read-back position."""
+
+    def __init__(self, stage: JoinStage, world: World) -> None:
+        self.group = stage.role
+        self.topics = (REQUESTS, *stage.inputs)
+        self._stage = stage
+        self._world = world
+        self._accepts = dict(zip(self.topics, stage.accepts, strict=True))
+        self._lanes: dict[int, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._progress = Progress()
+        self._fetch_committed: Any = None
+
+    def bind(self, fetch_committed: Any) -> None:
+        """Take the consumer's way to ask what the group committed."""
+        self._fetch_committed = fetch_committed
+
+    async def assigned(self, partitions: frozenset[TP]) -> None:
+        """Rebuild each partition: committed offsets, then what the role itself wrote since."""
+        numbers = sorted({p for _, p in partitions})
+        tps = [(topic, p) for p in numbers for topic in self.topics]
+        missing = [tp for tp in tps if tp not in partitions]
+        if missing:
+            message = f"{self.group}: {missing[0]} is assigned elsewhere; its inputs need equal partitions"
+            raise RuntimeError(message)
+        committed: Mapping[TP, Commit] = await self._fetch_committed(tps)
+        begins = await self._world.log.begins(tps)
+        for p in numbers:
+            start = {
+                topic: max(committed[topic, p].offset if (topic, p) in committed else 0, begins[topic, p])
+                for topic in self.topics
+            }
+            note = committed[REQUESTS, p].metadata if (REQUESTS, p) in committed else ""
+            self._lanes[p] = await self._lane(p, start, _back(note, self._stage.reads_back))
+
+    async def _lane(self, p: int, start: dict[str, int], back: int) -> _Lane:
+        own = (self._stage.reads_back, p)
+        state = self._stage.state()
+        written: dict[int, int] = {}
+        until = start.get(own[0])
+        begin = max(back, (await self._world.log.begins([own]))[own])
+        last = begin
+        checkpoints: deque[tuple[int, int]] = deque()
+        async for envelope in self._world.log.read({own: begin}):
+            if until is not None and envelope.offset >= until:
+                break  # an input of ours: from here on it comes as input
+            last = envelope.offset + 1
+            if envelope.offset % _CHECKPOINT_EVERY == 0:
+                checkpoints.append((envelope.timestamp, envelope.offset))
+            self._read_back(state, envelope, start[REQUESTS], written)
+        known = [] if own[0] in self._stage.inputs else list(written)
+        lane = _Lane(gather_for(self._stage, start, known), state, dict(written), last, checkpoints)
+        if own[0] in self._stage.inputs:
+            lane.written.clear()
+        return lane
+
+    def _read_back(self, state: Any, envelope: Envelope, low: int, written: dict[int, int]) -> None:
+        try:
+            record = self._world.codec.decode(envelope.value)
+        except UndecodableError:
+            return
+        self._stage.note(state, envelope, record)
+        origin = getattr(record, "origin", None)
+        if origin is not None and origin.offset >= low:
+            written.setdefault(origin.offset, envelope.offset)
+
+    async def revoked(self, partitions: frozenset[TP]) -> None:
+        """Forget the partitions; their next owner reads the pending inputs again."""
+        for p in {p for _, p in partitions}:
+            lane = self._lanes.pop(p, None)
+            if lane is not None:
+                lane.alive = False
+
+    async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
+        """Let the batch into its partition's gather and act on what is ready."""
+        topic, p = tp
+        lane = self._lanes.get(p)
+        if lane is None:
+            return
+        lane.gather.offer(topic, [await self._arrival(lane, topic, envelope) for envelope in batch])
+        await self._advance(p, lane)
+
+    async def _arrival(self, lane: _Lane, topic: str, envelope: Envelope) -> Arrival:
+        try:
+            record = self._world.codec.decode_as(self._accepts[topic], envelope.value)
+        except UndecodableError as error:
+            await self._bury(envelope, error)
+            return unplaced(envelope)
+        if topic == self._stage.reads_back and envelope.offset % _CHECKPOINT_EVERY == 0:
+            lane.checkpoints.append((envelope.timestamp, envelope.offset))
+        self._stage.note(lane.state, envelope, record)
+        while True:
+            try:
+                return self._stage.arrive(topic, envelope, record)
+            except PolicyMissing as missing:
+                self._world.telemetry.waiting(self._stage.name, "policy")
+                await self._world.policies.has(missing.policy_hash)
+
+    async def _advance(self, p: int, lane: _Lane) -> None:
+        """Step whatever is ready; acknowledgements are awaited beside, bounded by the window."""
+        ready = lane.gather.ready()
+        if not ready:
+            return
+        sent = []
+        for gathered in ready:
+            emits = await self._step(p, lane, gathered)
+            sent.append((gathered.origin, [await self._world.outbox.send(emit) for emit in emits]))
+        task = asyncio.create_task(self._settle(p, lane, sent))
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._world.telemetry.fatal(self._stage.name, task.exception())
+
+    async def _step(self, p: int, lane: _Lane, gathered: Gathered) -> Sequence[Emit]:
+        now = self._world.now()
+        try:
+            emits = self._stage.step(lane.state, p, gathered, now)
+        except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
+            await self._bury(await self._original(p, gathered.origin), error)
+            return self._stage.on_failure(p, gathered, now)
+        self._world.telemetry.stepped(self._stage.name, emits)
+        return emits
+
+    async def _original(self, p: int, offset: int) -> Envelope:
+        async for envelope in self._world.log.read({(REQUESTS, p): offset}):
+            return envelope
+        return Envelope(REQUESTS, p, offset, 0, None, None)
+
+    async def _bury(self, envelope: Envelope, error: Exception) -> None:
+        world = self._world
+        await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
+        world.telemetry.dead_lettered(self._stage.name, envelope, error)
+
+    async def _settle(self, p: int, lane: _Lane, sent: list[tuple[int, list[Any]]]) -> None:
+        for origin, acks in sent:
+            placed: list[Placed] = [await ack for ack in acks]
+            if not lane.alive:
+                return
+            if placed:
+                lane.written[origin] = placed[0].offset
+            lane.gather.settle(origin)
+            self._progress.done += 1
+        self._world.telemetry.stage_done(self._stage.name, len(sent))
+        await self._advance(p, lane)
+
+    def paused(self) -> frozenset[TP]:
+        """Return the inputs that run ahead of the oldest unsettled origin."""
+        return frozenset((topic, p) for p, lane in self._lanes.items() for topic in lane.gather.paused())
+
+    def commits(self) -> Mapping[TP, Commit]:
+        """Return the capped offsets of all inputs, `requests` with the read-back position."""
+        out: dict[TP, Commit] = {}
+        for p, lane in self._lanes.items():
+            for topic, offset in lane.gather.commits().items():
+                note = self._metadata(lane) if topic == REQUESTS else ""
+                out[topic, p] = Commit(offset, note)
+        return out
+
+    def _metadata(self, lane: _Lane) -> str:
+        low = lane.gather.low
+        for origin in [o for o in lane.written if o < low]:
+            lane.floor = max(lane.floor, lane.written.pop(origin) + 1)
+        position = min([lane.floor, *lane.written.values()])
+        if self._stage.horizon_ms:
+            horizon = self._world.now() - self._stage.horizon_ms
+            while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:
+                lane.checkpoints.popleft()
+            position = lane.checkpoints[0][1] if lane.checkpoints else 0
+        return json.dumps({"back": {self._stage.reads_back: position}})
+
+    async def tick(self) -> None:
+        """Let deadlines fire: fetch the ends that they need, then expire."""
+        for p, lane in list(self._lanes.items()):
+            now = self._world.now()
+            wanted = lane.gather.overdue(now)
+            if wanted:
+                ends = await self._world.log.ends([(topic, p) for topic in wanted])
+                lane.gather.ends({topic: ends[topic, p] for topic in wanted}, now)
+            lane.gather.expire(now)
+            await self._advance(p, lane)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for acknowledgements that are outstanding."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    def progress(self) -> Progress:
+        """Return how much is held, and how much of it waits for a signal."""
+        self._progress.in_flight = sum(lane.gather.unsettled for lane in self._lanes.values())
+        self._progress.details = {
+            "held": sum(lane.gather.held for lane in self._lanes.values()),
+            "late": sum(lane.gather.late_signals for lane in self._lanes.values()),
+            "paused": len(self.paused()),
+        }
+        self._progress.waiting_for = "signal" if self._progress.in_flight else ""
+        return self._progress
+
+
+def _back(metadata: str, topic: str) -> int:
+    try:
+        return int(json.loads(metadata)["back"][topic])
+    except (ValueError, KeyError, TypeError):
+        return 0

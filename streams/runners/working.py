@@ -1,0 +1,287 @@
+"""Host a provider's worker: jobs under the ledger, with bounded concurrency and paused lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.errors import CallTimeout, PolicyMissing, Unavailable
+from agents.ports import Complete, HttpReply
+from agents.providers import ProviderConfig
+from agents.step import dead_letter
+from agents.topology import WorkStage, emit_for
+from agents.work import RUN, SKIP, Conclusion, Ledger, Unanswered, conclude, ended, expired, started
+from schemas.codec import UndecodableError
+from schemas.envelope import Envelope
+from schemas.job import AttemptEnded, AttemptStarted, Job
+from schemas.sealed import unseal
+from streams.log import TP, Commit, Placed
+from streams.prefix import Prefix, Segment
+from streams.runners import Progress, World
+
+_LEDGER_HORIZON_MS = 15 * 60 * 1000
+_LOOK_AGAIN_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """Bounds of a worker: calls at once, and jobs in memory (called, parked or waiting)."""
+
+    concurrency: int = 64
+    jobs: int = 512
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One partition: what is committed, what the ledger says, where the ledger must be read from."""
+
+    prefix: Prefix
+    ledger: Ledger
+    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    checkpoints: deque[tuple[int, int]] = field(default_factory=deque)
+    tail: asyncio.Task[None] | None = None
+    alive: bool = True
+
+
+class WorkRunner:
+    """Runs a `WorkStage` through the port *complete*, in the provider's *dialect*."""
+
+    def __init__(
+        self, stage: WorkStage, world: World, complete: Complete, dialect: ProviderConfig, limits: WorkLimits
+    ) -> None:
+        self.group = stage.role
+        self.topics = (stage.source,)
+        self._stage = stage
+        self._world = world
+        self._complete = complete
+        self._dialect = dialect
+        self._limits = limits
+        self._calls = asyncio.Semaphore(limits.concurrency)
+        self._lanes: dict[int, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lane_free_at: dict[str, int] = {}
+        self._progress = Progress()
+        self._fetch_committed: Any = None
+
+    def bind(self, fetch_committed: Any) -> None:
+        """Take the consumer's way to ask what the group committed."""
+        self._fetch_committed = fetch_committed
+
+    async def assigned(self, partitions: frozenset[TP]) -> None:
+        """Read the ledger of each partition back from the committed position, then follow it."""
+        committed: Mapping[TP, Commit] = await self._fetch_committed(sorted(partitions))
+        for tp in sorted(partitions):
+            commit = committed.get(tp, Commit(0))
+            own = (self._stage.ledger, tp[1])
+            back = max(_back(commit.metadata), (await self._world.log.begins([own]))[own])
+            lane = _Lane(Prefix(commit.offset), Ledger())
+            position = back
+            async for envelope in self._world.log.read({own: back}):
+                self._note(lane, envelope)
+                position = envelope.offset + 1
+            lane.checkpoints.append((self._world.now(), back))
+            lane.tail = asyncio.create_task(self._follow(lane, own, position))
+            self._lanes[tp[1]] = lane
+
+    async def _follow(self, lane: _Lane, own: TP, position: int) -> None:
+        """Keep reading while a start of another life may still be finished by its old owner."""
+        until = lane.ledger.open_until()
+        while lane.alive and self._world.now() < until:
+            async for envelope in self._world.log.read({own: position}):
+                self._note(lane, envelope)
+                position = envelope.offset + 1
+            await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
+
+    def _note(self, lane: _Lane, envelope: Envelope) -> None:
+        try:
+            record = self._world.codec.decode(envelope.value)
+        except UndecodableError:
+            return
+        if isinstance(record, AttemptStarted | AttemptEnded):
+            lane.ledger.note(record)
+
+    async def revoked(self, partitions: frozenset[TP]) -> None:
+        """Forget the partitions. Calls under way go on: their ends reach the new owner by the ledger."""
+        for _, p in partitions:
+            lane = self._lanes.pop(p, None)
+            if lane is not None:
+                lane.alive = False
+
+    async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
+        """Start a task per job; `paused` keeps their number bounded."""
+        lane = self._lanes.get(tp[1])
+        if lane is None or not lane.alive:
+            return
+        for envelope in batch:
+            segment = lane.prefix.begin(envelope.offset + 1, self._world.now())
+            task = asyncio.create_task(self._job(lane, segment, envelope))
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._world.telemetry.fatal(self._stage.name, task.exception())
+
+    async def _job(self, lane: _Lane, segment: Segment, envelope: Envelope) -> None:
+        try:
+            job: Job = self._world.codec.decode_as(Job, envelope.value)
+        except UndecodableError as error:
+            await self._bury(envelope, error)
+        else:
+            await self._once(lane, envelope, job)
+        segment.done = True
+        self._progress.done += 1
+        self._world.telemetry.stage_done(self._stage.name, 1)
+
+    async def _once(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
+        """Run *job*; a second record of the same job waits for the first one instead."""
+        first = lane.running.get(job.key)
+        if first is not None:
+            await asyncio.wait([first])
+            return
+        mine = asyncio.current_task()
+        if mine is not None:
+            lane.running[job.key] = mine
+        try:
+            await self._run(lane, envelope, job)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
+            await self._bury(envelope, error)
+        finally:
+            lane.running.pop(job.key, None)
+            lane.starts.pop(job.key, None)
+
+    async def _run(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
+        for last in [False] * (job.tries - 1) + [True]:
+            if not await self._may_run(lane, job):
+                return
+            async with self._calls:
+                if self._world.now() > job.deadline:
+                    conclusion = expired(job, self._world.worker, self._world.now())
+                    break
+                answer = await self._attempt(lane, envelope, job)
+            if isinstance(answer, Unanswered) and not last:
+                # Whether the call took effect is unknown, so the next one carries the same key.
+                await self._end(lane, ended(job, self._world.worker, self._world.now(), "unanswered", 0, answer.code))
+                continue
+            conclusion = await self._conclude(job, answer)
+            break
+        await self._emit(lane, job, conclusion)
+
+    async def _may_run(self, lane: _Lane, job: Job) -> bool:
+        """Wait until *job* may be called; False if it turns out to have ended."""
+        while True:
+            now = self._world.now()
+            verdict = lane.ledger.judge(job, self._world.worker, now)
+            if verdict is SKIP:
+                return False
+            free_at = self._lane_free_at.get(job.model, 0)
+            if verdict is RUN and free_at <= now:
+                return True
+            until = max(verdict.until, free_at if verdict is RUN else 0)
+            await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
+
+    async def _attempt(self, lane: _Lane, envelope: Envelope, job: Job) -> HttpReply | Unanswered:
+        record = started(job, self._world.worker, envelope.offset, self._world.now())
+        placed: Placed = await (await self._world.outbox.send(emit_for(record)))
+        lane.ledger.note(record)
+        lane.starts.setdefault(job.key, placed.offset)
+        lane.checkpoints.append((placed.timestamp, placed.offset))
+        policy = self._world.book[job.policy_hash] if job.policy_hash in self._world.book else None
+        wire = policy.models[job.model].wire_name if policy is not None else job.model
+        body = unseal(job.body.sealed) if job.body.sealed is not None else b""
+        call = self._dialect.write(
+            body,
+            wire,
+            idempotency_key=job.key,
+            request_id=job.request_id.hex(),
+            timeout_s=job.call_timeout_ms / 1000,
+        )
+        try:
+            return await self._complete(job.provider, call)
+        except CallTimeout:
+            return Unanswered("timeout")
+        except Unavailable:
+            return Unanswered("unavailable")
+
+    async def _conclude(self, job: Job, answer: HttpReply | Unanswered) -> Conclusion:
+        while True:
+            try:
+                policy = self._world.book[job.policy_hash]
+            except PolicyMissing as missing:
+                await self._world.policies.has(missing.policy_hash)
+                continue
+            return conclude(job, answer, policy, self._dialect, self._world.worker, self._world.now())
+
+    async def _emit(self, lane: _Lane, job: Job, conclusion: Conclusion) -> None:
+        """Send what the call caused, wait for its acknowledgement, then close the attempt."""
+        if conclusion.pause_ms:
+            self._lane_free_at[job.model] = self._world.now() + conclusion.pause_ms
+        emits = [emit_for(record) for record in conclusion.emits]
+        acks = [await self._world.outbox.send(emit) for emit in emits]
+        for ack in acks:
+            await ack
+        self._world.telemetry.stepped(self._stage.name, emits)
+        await self._end(lane, conclusion.ended)
+
+    async def _end(self, lane: _Lane, record: AttemptEnded) -> None:
+        placed: Placed = await (await self._world.outbox.send(emit_for(record)))
+        lane.ledger.note(record)
+        lane.checkpoints.append((placed.timestamp, placed.offset))
+
+    async def _bury(self, envelope: Envelope, error: Exception) -> None:
+        world = self._world
+        await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
+        world.telemetry.dead_lettered(self._stage.name, envelope, error)
+
+    def paused(self) -> frozenset[TP]:
+        """Return every partition while as many jobs as allowed are in memory."""
+        if len(self._tasks) < self._limits.jobs:
+            return frozenset()
+        return frozenset((self._stage.source, p) for p in self._lanes)
+
+    def commits(self) -> Mapping[TP, Commit]:
+        """Return the completed prefixes that moved, each with the ledger's read-back position."""
+        out: dict[TP, Commit] = {}
+        for p, lane in self._lanes.items():
+            offset = lane.prefix.advance()
+            if offset is not None:
+                out[self._stage.source, p] = Commit(offset, self._metadata(lane))
+        return out
+
+    def _metadata(self, lane: _Lane) -> str:
+        horizon = self._world.now() - _LEDGER_HORIZON_MS
+        while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:
+            lane.checkpoints.popleft()
+        position = min([lane.checkpoints[0][1], *lane.starts.values()])
+        return json.dumps({"back": position})
+
+    async def tick(self) -> None:
+        """Do nothing: every job waits for its own time."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    def progress(self) -> Progress:
+        """Return how many jobs are in memory and since when the oldest is."""
+        oldest = [lane.prefix.oldest for lane in self._lanes.values() if lane.prefix.oldest is not None]
+        self._progress.in_flight = len(self._tasks)
+        self._progress.oldest_since = min(oldest, default=None)
+        self._progress.waiting_for = "call" if self._tasks else ""
+        return self._progress
+
+
+def _back(metadata: str) -> int:
+    try:
+        return int(json.loads(metadata)["back"])
+    except (ValueError, KeyError, TypeError):
+        return 0

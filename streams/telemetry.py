@@ -1,0 +1,170 @@
+"""Typed events that log and count together: a closed list, correlated by request id, no prompt text.
+
+The only module that names log events and metrics. Times come from the clock given here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from agents.topology import Emit
+from schemas.completion import Completion, Result
+from schemas.decision import Decision
+from schemas.envelope import Envelope
+from schemas.job import Job
+
+EVENTS = frozenset(
+    {
+        "WorkerStarted",
+        "WorkerStopped",
+        "WorkerFailed",
+        "PartitionsAssigned",
+        "PartitionsRevoked",
+        "DecisionMade",
+        "JobDispatched",
+        "RequestCompleted",
+        "RecordDeadLettered",
+        "StageWaiting",
+        "CommitRejected",
+        "StackStarted",
+        "StackStopped",
+        "WorkerRestarted",
+    }
+)
+"""Every event that may be logged."""
+
+
+def configure_logging(*, json_lines: bool, level: str = "info") -> None:
+    """Send structured logs to standard error, as JSON lines or for people."""
+    renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+class Telemetry:
+    """Metrics and events of one process; *clock* gives microseconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], int], role: str = "", *, quiet: bool = False) -> None:
+        self.clock = clock
+        self.registry = CollectorRegistry()
+        self.failed: Callable[[str, BaseException], None] = lambda _stage, _error: None
+        self._quiet = quiet
+        self._log = structlog.get_logger().bind(role=role)
+        self._waiting: set[tuple[str, str]] = set()
+        r = self.registry
+        self.records = Counter("signalbox_records_done_total", "Records a stage finished.", ["stage"], registry=r)
+        self.produced = Counter("signalbox_records_produced_total", "Records written.", ["topic"], registry=r)
+        self.produced_bytes = Counter(
+            "signalbox_produced_bytes_total", "Bytes of the values written.", ["topic"], registry=r
+        )
+        self.decisions = Counter(
+            "signalbox_decisions_total", "Decisions made.", ["outcome", "decision", "model"], registry=r
+        )
+        self.completions = Counter(
+            "signalbox_completions_total", "Answered calls.", ["provider", "model", "status"], registry=r
+        )
+        self.cost = Counter("signalbox_cost_usd_total", "Cost of answered calls.", ["model"], registry=r)
+        self.latency = Histogram(
+            "signalbox_call_duration_seconds", "Duration of answered calls.", ["provider", "model"], registry=r
+        )
+        self.dead = Counter(
+            "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
+        )
+        self.late = Gauge("signalbox_late_signals", "Signals that came too late to count.", ["stage"], registry=r)
+        self.in_flight = Gauge("signalbox_in_flight_records", "Records begun, not done.", ["stage"], registry=r)
+        self.oldest = Gauge(
+            "signalbox_oldest_in_flight_seconds", "Age of the oldest unfinished record.", ["stage"], registry=r
+        )
+        self.paused = Gauge("signalbox_paused_partitions", "Partitions not read now.", ["stage"], registry=r)
+
+    def event(self, name: str, /, level: str = "info", **fields: Any) -> None:
+        """Log event *name*, which must be one of `EVENTS`; *fields* must not hold prompt text."""
+        if name not in EVENTS:
+            message = f"{name!r} is not in the closed list of events"
+            raise ValueError(message)
+        if not self._quiet or level == "error":
+            getattr(self._log, level)(name, **fields)
+
+    def sent(self, topic: str, size: int) -> None:
+        """Count a record written to *topic*."""
+        self.produced.labels(topic).inc()
+        self.produced_bytes.labels(topic).inc(size)
+
+    def stage_done(self, stage: str, count: int) -> None:
+        """Count records that *stage* finished."""
+        self.records.labels(stage).inc(count)
+        self._waiting.clear()
+
+    def stepped(self, stage: str, emits: Sequence[Emit]) -> None:
+        """Log and count what a step returned."""
+        for emit in emits:
+            record = emit.record
+            if isinstance(record, Decision):
+                self._decided(record)
+            elif isinstance(record, Job):
+                self.event("JobDispatched", "debug", request_id=record.request_id.hex(), model=record.model)
+            elif isinstance(record, Completion):
+                self._completed(record)
+            elif isinstance(record, Result):
+                self.event(
+                    "RequestCompleted",
+                    "debug",
+                    request_id=record.request_id.hex(),
+                    status=record.status,
+                    stage=stage,
+                )
+
+    def _decided(self, record: Decision) -> None:
+        core = record.core
+        self.decisions.labels(core.outcome, core.decision, core.chosen).inc()
+        self.event(
+            "DecisionMade",
+            "debug",
+            request_id=record.request_id.hex(),
+            outcome=core.outcome,
+            decision=core.decision,
+            model=core.chosen,
+        )
+
+    def _completed(self, record: Completion) -> None:
+        self.completions.labels(record.provider, record.model, str(record.status)).inc()
+        self.cost.labels(record.model).inc(record.cost_usd)
+        self.latency.labels(record.provider, record.model).observe(record.latency_ms / 1000)
+
+    def dead_lettered(self, stage: str, envelope: Envelope, error: BaseException) -> None:
+        """Log and count a record that became a dead letter."""
+        self.dead.labels(stage, type(error).__name__).inc()
+        self.event(
+            "RecordDeadLettered",
+            "warning",
+            stage=stage,
+            error=type(error).__name__,
+            topic=envelope.topic,
+            partition=envelope.partition,
+            offset=envelope.offset,
+        )
+
+    def waiting(self, stage: str, what: str) -> None:
+        """Log, once until something moves, that *stage* waits for *what*."""
+        if (stage, what) not in self._waiting:
+            self._waiting.add((stage, what))
+            self.event("StageWaiting", "warning", stage=stage, waiting_for=what)
+
+    def fatal(self, stage: str, error: BaseException | None) -> None:
+        """Log a failure that the process must not survive, and tell whoever runs it."""
+        if error is not None:
+            self.event("WorkerFailed", "error", stage=stage, error=type(error).__name__, message=str(error)[:500])
+            self.failed(stage, error)
