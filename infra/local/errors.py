@@ -61,5 +61,9 @@ class AlreadyRunning(UsageError):
 def explain_os_error(error: OSError, place: Path) -> StackError:
     """Say in the user's words why *place* could not be written."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(f"no room left on the disk of {place}: free some, or name another folder (--dir, --cache)")
-    return StackError(f"cannot write {place}: {error.strerror or error}; check its owner and mode, or name another folder")
+        return DiskFull(
+            f"no room left on the disk of {place}: free some, or name another folder (--dir, --cache)"
+        )
+    return StackError(
+        f"cannot write {place}: {error.strerror or error}; check its owner and mode, or name another folder"
+    )

@@ -55,7 +55,11 @@ def probe(path: Path) -> Interpreter | None:
     """Ask the interpreter at *path* about itself; None if it does not run."""
     try:
         done = subprocess.run(
-            [str(path), "-I", "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT, check=True
+            [str(path), "-I", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT,
+            check=True,
         )
         said = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):

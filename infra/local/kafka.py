@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from infra.local import kafka_properties
+from infra.local.background import in_background
 from infra.local.broker import broker_answers
 from infra.local.errors import PortTaken, StackError, StartFailed, explain_os_error
 from infra.local.kafka_jars import ensure_jars
@@ -78,8 +79,8 @@ class Kafka:
             StartFailed: the broker died or did not answer in time.
         """
         options = self.options
-        java = await asyncio.to_thread(find_java)
-        jars = await asyncio.to_thread(ensure_jars, cache_folder(options.cache))
+        java = await in_background(find_java)
+        jars = await in_background(lambda: ensure_jars(cache_folder(options.cache)))
         try:
             options.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

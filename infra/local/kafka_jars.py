@@ -82,7 +82,9 @@ def ensure_jars(cache: Path, jars: Iterable[Jar] | None = None) -> tuple[Path, .
 
 def _fetch(jars: list[Jar], repository: Path) -> None:
     mirrors = GlobalSettings.load().repositories
-    context = MavenContext(repo_cache=repository, remote_repos={**mirrors, "central": MAVEN_CENTRAL_URL}, timeout=60)
+    context = MavenContext(
+        repo_cache=repository, remote_repos={**mirrors, "central": MAVEN_CENTRAL_URL}, timeout=60
+    )
     with ThreadPoolExecutor(PARALLEL) as pool:
         # list() so that the first failure is raised here.
         list(pool.map(lambda jar: _fetch_one(jar, context, repository), jars))

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,9 @@ class Command:
 class Process:
     """A running child process."""
 
-    def __init__(self, command: Command, child: asyncio.subprocess.Process, identity: Identity, marker: str) -> None:
+    def __init__(
+        self, command: Command, child: asyncio.subprocess.Process, identity: Identity, marker: str
+    ) -> None:
         self.command = command
         self.identity = identity
         self.marker = marker
@@ -114,13 +116,19 @@ class Process:
         return tail(self.command.log, lines)
 
 
-async def clear_session(session: int, marker: str, within: float = 5.0) -> None:
+async def clear_session(session: int, marker: str) -> None:
     """Kill what is left of a session, and return when nothing of it runs."""
-    deadline = asyncio.get_running_loop().time() + within
-    while left := list(marked(marker, session=session)):
+    await clear_marked(lambda: marked(marker, session=session))
+
+
+async def clear_marked(find: Callable[[], Iterable[Identity]], within: float = 5.0) -> None:
+    """Kill what *find* yields until it yields nothing, for *within* seconds at most."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while left := list(find()):
         for identity in left:
             identity.send(signal.SIGKILL)
-        if asyncio.get_running_loop().time() > deadline:
+        if loop.time() > deadline:
             return
         await asyncio.sleep(0.02)
 

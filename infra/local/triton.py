@@ -1,11 +1,11 @@
 """NVIDIA's Triton server on CPU: the real binary over a model repository, on loopback."""
 
-import asyncio
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.background import in_background
 from infra.local.errors import PortTaken, StackError, StartFailed
 from infra.local.http_health import answers_ok
 from infra.local.machine import cache_folder
@@ -78,7 +78,7 @@ class Triton:
                     f"Triton's model folder {folder} does not exist: build the models (make models), "
                     "or use a policy that needs none (--no-triton)"
                 )
-        found = await asyncio.to_thread(ensure_triton_env, cache_folder(options.cache))
+        found = await in_background(lambda: ensure_triton_env(cache_folder(options.cache)))
         for attempt in range(1, ATTEMPTS + 1):
             self._ports = self._ports or free_ports(3)
             try:
@@ -145,7 +145,10 @@ class Triton:
             f"--exit-timeout-secs={EXIT_SECONDS}",
         ]  # fmt: skip
         if options.models:
-            arguments += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in options.models)]
+            arguments += [
+                "--model-control-mode=explicit",
+                *(f"--load-model={model}" for model in options.models),
+            ]
         return (*arguments, *options.arguments)
 
 

@@ -6,14 +6,16 @@ It lives in the cache, in a folder named after the lock and the Python version.
 
 import argparse
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from infra.local import triton_lock
+from infra.local import launch, triton_lock
 from infra.local.downloads import exclusively
 from infra.local.errors import DownloadFailed, MissingDependency, StackError, explain_os_error
 from infra.local.interpreters import Interpreter, find_interpreter
@@ -133,8 +135,20 @@ def _copy_backend(target: TritonEnvironment) -> None:
 
 def _run(command: list[str], failure: str) -> None:
     # A Python that was told about another environment would install into that one.
-    clean = {key: value for key, value in environment().items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
+    clean = {
+        key: value for key, value in environment().items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    # Nobody waits for an installation whose starter is gone.
+    bound = [
+        sys.executable,
+        "-I",
+        "-S",
+        launch.__file__,
+        str(os.getpid()),
+        str(int(signal.SIGKILL)),
+        *command,
+    ]
+    done = subprocess.run(bound, capture_output=True, text=True, check=False, env=clean)
     if done.returncode != 0:
         raise DownloadFailed(f"{failure}.\n{(done.stdout + done.stderr)[-_TAIL:].strip()}")
 

@@ -22,7 +22,9 @@ def compiled(requirements: str, *options: str, folder: Path) -> str:
         subprocess.CalledProcessError: uv could not resolve them.
     """
     command = (sys.executable, "-m", "uv", "pip", "compile", *_OPTIONS, *options, "-")
-    done = subprocess.run(command, input=requirements, text=True, stdout=subprocess.PIPE, check=True, cwd=folder)
+    done = subprocess.run(
+        command, input=requirements, text=True, stdout=subprocess.PIPE, check=True, cwd=folder
+    )
     return done.stdout
 
 

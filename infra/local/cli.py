@@ -1,0 +1,179 @@
+"""The commands ``up``, ``down`` and ``status``, mounted by signalbox.py. No logic."""
+
+import asyncio
+import dataclasses
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import orjson
+import typer
+
+from infra.local import control
+from infra.local.deployment import DeploymentOptions
+from infra.local.errors import NothingRunning, StackError
+from infra.local.external import External
+from infra.local.stack import StackConfig
+from infra.local.state import StackState
+from infra.local.supervisor import Assignment
+
+BARE = "infra.local.deployment:bare"
+FOLDER = Path(".signalbox")
+_NO = 1
+
+Answer = TypeVar("Answer")
+Folder = Annotated[Path, typer.Option("--dir", help="Where the stack's data, logs and state live.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def register(app: typer.Typer, deployment: str = BARE) -> None:
+    """Mount the commands; *deployment* names a ``DeploymentFactory`` as ``module:function``."""
+
+    @app.command()
+    def up(  # noqa: PLR0913 -- one parameter for each option that the user has
+        folder: Folder = FOLDER,
+        workers: Annotated[bool, typer.Option(help="Start the workers too.")] = False,  # noqa: FBT002
+        policy: Annotated[str | None, typer.Option(help="The policy, a file.")] = None,
+        decision_workers: Annotated[int, typer.Option(min=1, help="How many decision workers.")] = 1,
+        profile: Annotated[
+            Path | None, typer.Option(exists=True, dir_okay=False, help="Profile of the simulated providers.")
+        ] = None,
+        seed: Annotated[int, typer.Option(help="Seed of the simulated providers.")] = 0,
+        triton: Annotated[
+            bool | None, typer.Option("--triton/--no-triton", help="Default: if the policy needs it.")
+        ] = None,
+        broker: Annotated[str | None, typer.Option(help="External Kafka, host:port[,host:port].")] = None,
+        broker_settings: Annotated[
+            Path | None, typer.Option(exists=True, help="TLS and SASL settings of the external Kafka (YAML).")
+        ] = None,
+        triton_address: Annotated[
+            str | None, typer.Option(help="External Triton, host:port of gRPC.")
+        ] = None,
+        triton_settings: Annotated[
+            Path | None, typer.Option(exists=True, help="TLS settings of the external Triton (YAML).")
+        ] = None,
+        cache: Annotated[Path | None, typer.Option(help="Where downloads live.")] = None,
+        json: Json = False,  # noqa: FBT002
+    ) -> None:
+        """Start the local stack, and return when all of it is healthy."""
+        config = StackConfig(
+            folder=folder.absolute(),
+            triton=triton,
+            broker=External(broker, absolute(broker_settings)) if broker else None,
+            external_triton=External(triton_address, absolute(triton_settings)) if triton_address else None,
+            profile=absolute(profile),
+            seed=seed,
+            cache=absolute(cache),
+            keep=True,
+        )
+        options = DeploymentOptions(
+            folder=folder.absolute(),
+            policy=policy,
+            profile=absolute(profile),
+            decision_workers=decision_workers,
+        )
+        assignment = Assignment(stack=config, deployment=deployment, options=options, workers=workers)
+        state = run(control.up(assignment, lambda doing: typer.echo(doing, err=True)))
+        emit(summary(state)) if json else typer.echo(described(state, folder))
+
+    @app.command()
+    def down(folder: Folder = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+        """Stop the local stack; its data stays."""
+        try:
+            stopped = run(control.down(folder.absolute()), quiet=(NothingRunning,))
+        except NothingRunning as error:
+            emit({"stopped": []}) if json else typer.echo(str(error))
+            return
+        emit({"stopped": stopped}) if json else typer.echo(
+            f"stopped {len(stopped)} processes; data stays in {folder}"
+        )
+
+    @app.command()
+    def status(folder: Folder = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+        """Say what runs: exit 0 if all of it is healthy, 1 if not, 3 if nothing runs."""
+        try:
+            found = run(control.status(folder.absolute()), quiet=(NothingRunning,))
+        except NothingRunning as error:
+            if json:
+                emit({"running": False, "healthy": False})
+            typer.echo(str(error), err=True)
+            raise typer.Exit(error.exit_code) from error
+        if json:
+            emit({"running": True, "healthy": found.healthy, **dataclasses.asdict(found)})
+        else:
+            typer.echo(tabled(found))
+        raise typer.Exit(0 if found.healthy else _NO)
+
+
+def absolute(path: Path | None) -> Path | None:
+    """Return *path* so that it means the same to a process in another folder."""
+    return None if path is None else path.absolute()
+
+
+def run(work: Coroutine[Any, Any, Answer], quiet: tuple[type[StackError], ...] = ()) -> Answer:
+    """Run *work*, ending the program as its error says; those in *quiet* are raised."""
+    try:
+        return asyncio.run(stoppable(work))
+    except quiet:
+        raise
+    except StackError as error:
+        fail(error)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        typer.echo("interrupted: everything that was started has been stopped", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+async def stoppable(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run *work* so that SIGTERM cancels it just as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def fail(error: StackError) -> NoReturn:
+    """Tell the user and end with the error's exit code."""
+    typer.echo(f"signalbox: {error}", err=True)
+    raise typer.Exit(error.exit_code) from error
+
+
+def emit(value: object) -> None:
+    """Write *value* to stdout as one JSON line."""
+    typer.echo(orjson.dumps(value).decode())
+
+
+def summary(state: StackState) -> dict[str, object]:
+    """Return what ``up --json`` prints."""
+    broker, triton = state.component("kafka"), state.component("triton")
+    return {
+        "broker": broker.address if broker else None,
+        "triton": triton.address if triton else None,
+        "providers": [{"name": name, "base_url": url} for name, url in state.providers.items()],
+        "workers": [
+            {"role": one.role, "instance": one.instance, "pid": one.process.pid if one.process else None}
+            for one in state.workers
+        ],
+        "supervisor_pid": state.supervisor.pid,
+    }
+
+
+def described(state: StackState, folder: Path) -> str:
+    """Return what ``up`` prints for a person."""
+    lines = [f"{one.name:<12}{one.address}" for one in state.components]
+    lines += [
+        f"{f'{one.role}/{one.instance}':<24}pid {one.process.pid}" for one in state.workers if one.process
+    ]
+    lines.append(f"everything is healthy; `signalbox down --dir {folder}` stops it")
+    return "\n".join(lines)
+
+
+def tabled(found: control.Status) -> str:
+    """Return what ``status`` prints for a person."""
+    lines = [f"supervisor  {found.phase} (pid {found.supervisor_pid or 'none'})"]
+    for one in (*found.components, *found.workers):
+        word = "healthy" if one.healthy else "NOT healthy"
+        again = f", restarted {one.restarts} times" if one.restarts else ""
+        lines.append(f"{one.name:<24}{word:<13}pid {one.pid or '-'}  {one.address}{again}")
+    if found.phase == "orphaned":
+        lines.append("the supervisor was killed: `signalbox down` clears what it left")
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""Components that others run: their settings are handed on, and only their health is asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tritonclient.grpc import aio as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+from infra.local.broker import broker_answers, client_arguments
+from infra.local.errors import StackError, UsageError
+from infra.local.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """An address and, where it takes TLS or SASL, the file with the client's settings."""
+
+    address: str
+    settings: Path | None = None
+
+    def read(self) -> Mapping[str, str]:
+        """Return the settings, {} without a file.
+
+        Raises:
+            UsageError: the file is missing or not a flat YAML or JSON object.
+        """
+        if self.settings is None:
+            return {}
+        try:
+            values = yaml.safe_load(self.settings.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(f"cannot read the settings file {self.settings}: {error}") from error
+        if not isinstance(values, dict):
+            raise UsageError(
+                f"the settings file {self.settings} has to hold one object: name: value per line"
+            )
+        return {str(key): str(value) for key, value in values.items()}
+
+
+class ExternalBroker:
+    """A Kafka that others run."""
+
+    name = "kafka"
+
+    def __init__(self, external: External) -> None:
+        self.external = external
+
+    @property
+    def address(self) -> str:
+        """Its bootstrap servers."""
+        return self.external.address
+
+    @property
+    def process(self) -> Process | None:
+        """None: it is not ours."""
+        return None
+
+    async def start(self) -> str:
+        """Check that it answers; returns the address.
+
+        Raises:
+            StackError: it does not answer.
+        """
+        if not await self.health():
+            raise StackError(
+                f"the external broker {self.address} does not answer: check address, network and the TLS/SASL "
+                f"settings ({self.external.settings or 'none given: --broker-settings FILE'})"
+            )
+        return self.address
+
+    async def health(self) -> bool:
+        """Return whether it answers a metadata request."""
+        return await broker_answers(self.address, client_arguments(self.external.read()))
+
+    async def stop(self) -> None:
+        """Do nothing: it is not ours."""
+
+
+class ExternalTriton:
+    """A Triton server that others run; its address is that of gRPC.
+
+    Settings: ``ssl`` (true), ``root_certificates``, ``private_key``, ``certificate_chain`` (files).
+    """
+
+    name = "triton"
+
+    def __init__(self, external: External, models: tuple[str, ...] = ()) -> None:
+        self.external = external
+        self.models = models
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of gRPC."""
+        return self.external.address
+
+    @property
+    def process(self) -> Process | None:
+        """None: it is not ours."""
+        return None
+
+    async def start(self) -> str:
+        """Check that it and its models are ready; returns the address.
+
+        Raises:
+            StackError: it, or a model, is not ready.
+        """
+        if not await self.health():
+            raise StackError(
+                f"the external Triton {self.address} is not ready with the models {', '.join(self.models) or '(any)'}: "
+                "check address, network, TLS settings (--triton-settings FILE) and its model repository"
+            )
+        return self.address
+
+    async def health(self) -> bool:
+        """Return whether it and every named model is ready."""
+        settings = self.external.read()
+        files = {
+            key: settings[key]
+            for key in ("root_certificates", "private_key", "certificate_chain")
+            if key in settings
+        }
+        encrypted = settings.get("ssl", "false").lower() == "true"
+        client = triton_grpc.InferenceServerClient(self.address, ssl=encrypted, **files)
+        try:
+            if not await client.is_server_ready(client_timeout=5.0):
+                return False
+            for model in self.models:
+                if not await client.is_model_ready(model, client_timeout=5.0):
+                    return False
+        except (InferenceServerException, OSError):
+            return False
+        finally:
+            await client.close()
+        return True
+
+    async def stop(self) -> None:
+        """Do nothing: it is not ours."""
