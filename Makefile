@@ -35,7 +35,7 @@ $(STAMP):
 	@touch $@
 
 triton: setup ## create the Triton environment and build its models
-	@$(BIN)/python -m triton_models.build
+	@python=$$($(BIN)/python -m infra.local.triton_env); $(BIN)/python -m triton_models.build --python "$$python"
 
 demo: setup triton ## the whole product on this machine, end to end
 	@$(BIN)/signalbox demo $(ARGS)
