@@ -2,7 +2,7 @@
 """Triton's Python backend for the encoder: tokenises and runs ONNX Runtime, one text at a time.
 
 int8 activations are scaled per tensor, so within a batch a text's vector would depend on its neighbours
-(cosine down to 0.98, measured). One at a time it depends on the text alone, and on CPU that costs little more.
+(cosine down to 0.98, measured). One at a time it depends on the text alone, which on CPU costs little more.
 """
 
 from __future__ import annotations
