@@ -1,22 +1,27 @@
-"""The commands ``up``, ``down`` and ``status``, mounted by signalbox.py. No logic."""
+"""The commands ``up``, ``down`` and ``status``, mounted by signalbox.py. No logic.
+
+What runs the stack is imported when a command runs: ``signalbox --help`` need not wait for it.
+"""
+# ruff: noqa: PLC0415, FBT002 -- late imports as said above; typer makes flags of boolean parameters
+
+from __future__ import annotations
 
 import asyncio
 import dataclasses
 import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
 
-from infra.local import control
-from infra.local.deployment import DeploymentOptions
 from infra.local.errors import NothingRunning, StackError
-from infra.local.external import External
-from infra.local.stack import StackConfig
-from infra.local.state import StackState
-from infra.local.supervisor import Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from infra.local.control import Status
+    from infra.local.state import StackState
 
 BARE = "infra.local.deployment:bare"
 FOLDER = Path(".signalbox")
@@ -25,38 +30,50 @@ _NO = 1
 Answer = TypeVar("Answer")
 Folder = Annotated[Path, typer.Option("--dir", help="Where the stack's data, logs and state live.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+File = typer.Option(exists=True, dir_okay=False)
 
 
 def register(app: typer.Typer, deployment: str = BARE) -> None:
     """Mount the commands; *deployment* names a ``DeploymentFactory`` as ``module:function``."""
+    _register_up(app, deployment)
+    _register_down(app)
+    _register_status(app)
 
+
+def _option(text: str, *names: str, file: bool = False) -> Any:  # noqa: ANN401 -- what typer.Option returns
+    return typer.Option(*names, help=text, exists=file, dir_okay=not file)
+
+
+def _register_up(app: typer.Typer, deployment: str) -> None:
     @app.command()
     def up(  # noqa: PLR0913 -- one parameter for each option that the user has
         folder: Folder = FOLDER,
-        workers: Annotated[bool, typer.Option(help="Start the workers too.")] = False,  # noqa: FBT002
-        policy: Annotated[str | None, typer.Option(help="The policy, a file.")] = None,
+        workers: Annotated[bool, _option("Start the workers too.")] = False,
+        policy: Annotated[str | None, _option("The policy, a file.")] = None,
         decision_workers: Annotated[int, typer.Option(min=1, help="How many decision workers.")] = 1,
-        profile: Annotated[
-            Path | None, typer.Option(exists=True, dir_okay=False, help="Profile of the simulated providers.")
-        ] = None,
-        seed: Annotated[int, typer.Option(help="Seed of the simulated providers.")] = 0,
+        profile: Annotated[Path | None, _option("Profile of the simulated providers.", file=True)] = None,
+        seed: Annotated[int, _option("Seed of the simulated providers.")] = 0,
         triton: Annotated[
-            bool | None, typer.Option("--triton/--no-triton", help="Default: if the policy needs it.")
+            bool | None, _option("Default: if the policy needs it.", "--triton/--no-triton")
         ] = None,
-        broker: Annotated[str | None, typer.Option(help="External Kafka, host:port[,host:port].")] = None,
+        broker: Annotated[str | None, _option("External Kafka, host:port[,host:port].")] = None,
         broker_settings: Annotated[
-            Path | None, typer.Option(exists=True, help="TLS and SASL settings of the external Kafka (YAML).")
+            Path | None, _option("TLS and SASL settings of the external Kafka (YAML).", file=True)
         ] = None,
-        triton_address: Annotated[
-            str | None, typer.Option(help="External Triton, host:port of gRPC.")
-        ] = None,
+        triton_address: Annotated[str | None, _option("External Triton, host:port of gRPC.")] = None,
         triton_settings: Annotated[
-            Path | None, typer.Option(exists=True, help="TLS settings of the external Triton (YAML).")
+            Path | None, _option("TLS settings of the external Triton (YAML).", file=True)
         ] = None,
-        cache: Annotated[Path | None, typer.Option(help="Where downloads live.")] = None,
-        json: Json = False,  # noqa: FBT002
+        cache: Annotated[Path | None, _option("Where downloads live.")] = None,
+        json: Json = False,
     ) -> None:
         """Start the local stack, and return when all of it is healthy."""
+        from infra.local import control
+        from infra.local.deployment import DeploymentOptions
+        from infra.local.external import External
+        from infra.local.stack import StackConfig
+        from infra.local.supervisor import Assignment
+
         config = StackConfig(
             folder=folder.absolute(),
             triton=triton,
@@ -67,31 +84,34 @@ def register(app: typer.Typer, deployment: str = BARE) -> None:
             cache=absolute(cache),
             keep=True,
         )
-        options = DeploymentOptions(
-            folder=folder.absolute(),
-            policy=policy,
-            profile=absolute(profile),
-            decision_workers=decision_workers,
-        )
+        options = DeploymentOptions(config.folder, policy, config.profile, decision_workers)
         assignment = Assignment(stack=config, deployment=deployment, options=options, workers=workers)
         state = run(control.up(assignment, lambda doing: typer.echo(doing, err=True)))
         emit(summary(state)) if json else typer.echo(described(state, folder))
 
+
+def _register_down(app: typer.Typer) -> None:
     @app.command()
-    def down(folder: Folder = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    def down(folder: Folder = FOLDER, json: Json = False) -> None:
         """Stop the local stack; its data stays."""
+        from infra.local import control
+
         try:
             stopped = run(control.down(folder.absolute()), quiet=(NothingRunning,))
         except NothingRunning as error:
             emit({"stopped": []}) if json else typer.echo(str(error))
             return
         emit({"stopped": stopped}) if json else typer.echo(
-            f"stopped {len(stopped)} processes; data stays in {folder}"
+            f"stopped {len(stopped)} processes; data: {folder}"
         )
 
+
+def _register_status(app: typer.Typer) -> None:
     @app.command()
-    def status(folder: Folder = FOLDER, json: Json = False) -> None:  # noqa: FBT002
+    def status(folder: Folder = FOLDER, json: Json = False) -> None:
         """Say what runs: exit 0 if all of it is healthy, 1 if not, 3 if nothing runs."""
+        from infra.local import control
+
         try:
             found = run(control.status(folder.absolute()), quiet=(NothingRunning,))
         except NothingRunning as error:
@@ -167,7 +187,7 @@ def described(state: StackState, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def tabled(found: control.Status) -> str:
+def tabled(found: Status) -> str:
     """Return what ``status`` prints for a person."""
     lines = [f"supervisor  {found.phase} (pid {found.supervisor_pid or 'none'})"]
     for one in (*found.components, *found.workers):

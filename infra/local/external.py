@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from tritonclient.grpc import aio as triton_grpc
-from tritonclient.utils import InferenceServerException
 
 from infra.local.broker import broker_answers, client_arguments
 from infra.local.errors import StackError, UsageError
@@ -65,7 +63,8 @@ class ExternalBroker:
         """
         if not await self.health():
             raise StackError(
-                f"the external broker {self.address} does not answer: check address, network and the TLS/SASL "
+                f"the external broker {self.address} does not answer: check address, network and the "
+                "TLS/SASL "
                 f"settings ({self.external.settings or 'none given: --broker-settings FILE'})"
             )
         return self.address
@@ -108,13 +107,19 @@ class ExternalTriton:
         """
         if not await self.health():
             raise StackError(
-                f"the external Triton {self.address} is not ready with the models {', '.join(self.models) or '(any)'}: "
-                "check address, network, TLS settings (--triton-settings FILE) and its model repository"
+                f"the external Triton {self.address} is not ready with the models "
+                f"{', '.join(self.models) or '(any)'}: check address, network, TLS settings "
+                "(--triton-settings FILE) and its "
+                "model repository"
             )
         return self.address
 
     async def health(self) -> bool:
         """Return whether it and every named model is ready."""
+        # Half a second to import, which only external servers need.
+        from tritonclient.grpc import aio as triton_grpc  # noqa: PLC0415
+        from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
         settings = self.external.read()
         files = {
             key: settings[key]

@@ -110,7 +110,9 @@ def find_interpreter() -> Interpreter:
     wanted = " or ".join(".".join(map(str, version)) for version in VERSIONS)
     reasons = "; ".join(f"{path} {reason}" for path, reason in tried.items())
     raise MissingDependency(
-        f"Triton's Python backend runs on Python {wanted} with its shared library; tried: {reasons}. Install one "
-        "(`uv python install 3.12`, or apt install python3.11-venv libpython3.11) and leave it on PATH, name an "
+        f"Triton's Python backend runs on Python {wanted} with its shared library; tried: {reasons}. "
+        "Install one "
+        "(`uv python install 3.12`, or apt install python3.11-venv libpython3.11) and leave it on "
+        "PATH, name an "
         "external Triton (--triton-address), or use a policy without classifiers (--no-triton)"
     )

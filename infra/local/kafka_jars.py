@@ -1,25 +1,24 @@
 """The jars of Apache Kafka: listed with their checksums, fetched by jgo, verified.
 
-``python -m infra.local.kafka_jars`` resolves the list anew and prints it; the committed
-``kafka-jars.sha256`` is what every machine gets.
+``python -m infra.local.kafka_jars`` fetches them; with ``--resolve`` it resolves the list anew
+and prints it instead. The committed ``kafka-jars.sha256`` is what every machine gets.
+jgo takes a third of a second to import, so it is imported where something is to be fetched.
 """
 
+import argparse
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import jgo
 import requests
-from jgo.config import GlobalSettings
-from jgo.constants import MAVEN_CENTRAL_URL
-from jgo.maven import MavenContext
 
 from infra.local.downloads import exclusively
-from infra.local.errors import DownloadFailed, explain_os_error
+from infra.local.errors import DownloadFailed, StackError, explain_os_error
+from infra.local.machine import cache_folder
 
 KAFKA_VERSION = "4.3.1"
 # Kafka logs through SLF4J 1.7; its log4j2 binding is packaged apart from the broker.
@@ -81,25 +80,33 @@ def ensure_jars(cache: Path, jars: Iterable[Jar] | None = None) -> tuple[Path, .
 
 
 def _fetch(jars: list[Jar], repository: Path) -> None:
-    mirrors = GlobalSettings.load().repositories
-    context = MavenContext(
-        repo_cache=repository, remote_repos={**mirrors, "central": MAVEN_CENTRAL_URL}, timeout=60
-    )
+    from jgo.config import GlobalSettings  # noqa: PLC0415
+    from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415
+    from jgo.maven import MavenContext  # noqa: PLC0415
+
+    repositories = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
+    context = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=60)
+
+    def fetch(jar: Jar) -> None:
+        group, artifact, version = jar.coordinate
+        _fetch_one(jar, repository, context.project(group, artifact).at_version(version).artifact().resolve)
+
     with ThreadPoolExecutor(PARALLEL) as pool:
         # list() so that the first failure is raised here.
-        list(pool.map(lambda jar: _fetch_one(jar, context, repository), jars))
+        list(pool.map(fetch, jars))
 
 
-def _fetch_one(jar: Jar, context: MavenContext, repository: Path) -> None:
-    group, artifact, version = jar.coordinate
+def _fetch_one(jar: Jar, repository: Path, resolve: Callable[[], object]) -> None:
     try:
         # A half-written or foreign file is in the way of a good one.
         (repository / jar.path).unlink(missing_ok=True)
-        context.project(group, artifact).at_version(version).artifact().resolve()
+        resolve()
     except (RuntimeError, requests.RequestException) as error:
         raise DownloadFailed(
-            f"cannot fetch {jar.path} of Apache Kafka {KAFKA_VERSION}: {error}. Check the network and proxy "
-            "(HTTPS_PROXY), or name a mirror of Maven Central in ~/.config/jgo.conf: [repositories] name = URL. "
+            f"cannot fetch {jar.path} of Apache Kafka {KAFKA_VERSION}: {error}. Check the network and "
+            "the proxy "
+            "(HTTPS_PROXY), or name a mirror of Maven Central in ~/.config/jgo.conf: [repositories] "
+            "name = URL. "
             "Without a broker, `signalbox run FILE` routes a file in one process"
         ) from error
     except OSError as error:
@@ -117,6 +124,8 @@ def resolve_manifest() -> str:
 
     Trusts what it downloads: read the difference before committing it.
     """
+    import jgo  # noqa: PLC0415
+
     lines = {}
     for coordinate in COORDINATES:
         for found in jgo.resolve(coordinate):
@@ -124,8 +133,28 @@ def resolve_manifest() -> str:
             path = f"{found.component.path_prefix}/{found.filename}"
             lines[path] = hashlib.sha256(file.read_bytes()).hexdigest()
     listed = "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items()))
-    return f"# {' '.join(COORDINATES)}\n# python -m infra.local.kafka_jars > infra/local/{MANIFEST}\n{listed}"
+    how = f"python -m infra.local.kafka_jars --resolve > infra/local/{MANIFEST}"
+    return f"# {' '.join(COORDINATES)}\n# {how}\n{listed}"
+
+
+def main() -> int:
+    """Fetch the pinned jars, so that a first start finds them; prints their folder."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.kafka_jars", description=main.__doc__)
+    parser.add_argument("--cache", type=Path, help="where downloads live (default: ~/.cache/signalbox)")
+    parser.add_argument("--resolve", action="store_true", help="print the list, resolved anew, instead")
+    arguments = parser.parse_args()
+    if arguments.resolve:
+        sys.stdout.write(resolve_manifest())
+        return 0
+    cache = cache_folder(arguments.cache)
+    try:
+        ensure_jars(cache)
+    except StackError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{cache / 'maven'}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.stdout.write(resolve_manifest())
+    sys.exit(main())

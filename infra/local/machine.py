@@ -98,7 +98,8 @@ def require_glibc() -> None:
         return
     raise MissingDependency(
         f"the Triton server of the nvidia-pytriton wheel needs Linux x86-64 with glibc "
-        f"{'.'.join(map(str, OLDEST_GLIBC))} or later; this is {system} {machine} with {library or 'another C library'} "
+        f"{'.'.join(map(str, OLDEST_GLIBC))} or later; this is {system} {machine} with "
+        f"{library or 'another C library'} "
         f"{version}. Use a newer distribution (Debian 12, Ubuntu 22.04), name an external Triton "
         "(--triton-address), or a policy without classifiers (--no-triton)"
     )

@@ -56,6 +56,7 @@ def free_ports(count: int, *, avoid: Iterable[int] = ()) -> tuple[int, ...]:
         refused.add(port)
     if len(found) < count:
         raise PortTaken(
-            f"no {count} free ports between {low} and {high} on {LOOPBACK}: stop what listens there (ss -ltnp shows it)"
+            f"no {count} free ports between {low} and {high} on {LOOPBACK}: stop what listens there "
+            "(ss -ltnp shows it)"
         )
     return tuple(found)

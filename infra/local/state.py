@@ -128,7 +128,8 @@ def read_state(folder: Path) -> StackState | None:
         return StackState.model_validate_json(text)
     except ValidationError as error:
         raise StackError(
-            f"{folder / STATE} is not a state file of this version ({error.error_count()} errors): stop what runs "
+            f"{folder / STATE} is not a state file of this version ({error.error_count()} errors): "
+            "stop what runs "
             "there with the version that started it, then delete the file"
         ) from error
 
@@ -151,7 +152,8 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise AlreadyRunning(
-                f"a stack runs in {folder} already: `signalbox status --dir {folder}` shows it, `signalbox down "
+                f"a stack runs in {folder} already: `signalbox status --dir {folder}` shows it, "
+                "`signalbox down "
                 f"--dir {folder}` stops it; --dir names another folder for another stack"
             ) from error
         yield

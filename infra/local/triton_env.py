@@ -103,15 +103,17 @@ def _create(target: TritonEnvironment, interpreter: Interpreter) -> None:
     target.root.mkdir(parents=True)
     _run(
         [str(interpreter.path), "-m", "venv", str(target.root / "venv")],
-        f"cannot make a virtual environment with {interpreter.path} (apt install python{target.version}-venv)",
+        f"cannot make an environment with {interpreter.path} (apt install python{target.version}-venv)",
     )
     lock = target.root / LOCK
     lock.write_text(lock_text(), encoding="utf-8")
     _run(
         [str(target.python), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
          "--only-binary", ":all:", "--requirement", str(lock)],
-        "cannot install Triton's packages: check the network, and pip's index and proxy settings (pip config list); "
-        "without Triton, use a policy without classifiers (--no-triton) or an external one (--triton-address)",
+        "cannot install Triton's packages: check the network, and pip's index and proxy settings "
+        "(pip config list); "
+        "without Triton, use a policy without classifiers (--no-triton) or an "
+        "external server (--triton-address)",
     )  # fmt: skip
     _copy_backend(target)
     (target.root / _DONE).write_text(target.version, encoding="ascii")
@@ -123,7 +125,8 @@ def _copy_backend(target: TritonEnvironment) -> None:
     if not stub.exists():
         has = ", ".join(sorted(path.name for path in (carried / "python_backend_stubs").glob("*")))
         raise MissingDependency(
-            f"the Triton wheel has no Python backend for Python {target.version} (it has: {has}): put one of those "
+            f"the Triton wheel has no Python backend for Python {target.version} (it has: {has}): put "
+            "one of those "
             "interpreters on PATH"
         )
     backend = target.backends / "python"

@@ -84,7 +84,8 @@ class Worker:
                 raise StartFailed(f"{self._name} keeps dying; the end of {self.log}:\n{self._tail()}")
             if loop.time() - began > within:
                 raise StartFailed(
-                    f"{self._name} was not ready within {within:.0f} s; the end of {self.log}:\n{self._tail()}"
+                    f"{self._name} was not ready within {within:.0f} s; the end of "
+                    f"{self.log}:\n{self._tail()}"
                 )
             await asyncio.sleep(POLL)
         self._report(WorkerReady(self.spec.role, self.spec.instance, loop.time() - began))
