@@ -1,0 +1,114 @@
+"""Every logged decision with what it was made of, read from a log partition by partition."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from replay.view import LogView
+from schemas.codec import Codec, UndecodableError
+from schemas.decision import Decision
+from schemas.envelope import Envelope
+from schemas.signal import SignalSet
+from schemas.topics import DECISIONS, signals_topic
+
+_HEAD = struct.Struct(">BI")
+_Raw = dict[tuple[str, int], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A Decision as logged, by which schema, and the SignalSets that its `meta.inputs` names.
+
+    `missing` are the inputs that the log does not hold, as ``role@offset``.
+    """
+
+    partition: int
+    offset: int
+    schema_id: int
+    decision: Decision
+    sets: tuple[tuple[str, SignalSet], ...]
+    missing: tuple[str, ...]
+
+    @property
+    def inputs(self) -> str:
+        """Return the inputs as people read them: ``role@offset``, in the order of the record."""
+        return ", ".join(f"{i.role}@{i.offset}" for i in self.decision.meta.inputs) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record in `decisions` that is no Decision of that partition; `reason` quotes nothing."""
+
+    partition: int
+    offset: int
+    reason: str
+
+
+def cases(view: LogView) -> Iterator[Case | Unreadable]:
+    """Yield every record of `decisions`, repeats included, in partition order.
+
+    Holds the needed SignalSets of one partition, encoded, and nothing else.
+    """
+    codec = Codec(view.schemas().values())
+    for partition in range(view.topics().get(DECISIONS, 0)):
+        raw = _inputs_of(view, codec, partition)
+        for envelope in view.read(DECISIONS, partition):
+            decision = _decision(codec, envelope)
+            if isinstance(decision, Unreadable):
+                yield decision
+            else:
+                yield _case(codec, envelope, decision, raw)
+
+
+def _decision(codec: Codec, envelope: Envelope) -> Decision | Unreadable:
+    try:
+        decision: Decision = codec.decode_as(Decision, envelope.value)
+    except UndecodableError as error:
+        return Unreadable(envelope.partition, envelope.offset, str(error))
+    if decision.origin.partition != envelope.partition:
+        reason = f"its origin is in partition {decision.origin.partition}"
+        return Unreadable(envelope.partition, envelope.offset, reason)
+    return decision
+
+
+def _inputs_of(view: LogView, codec: Codec, partition: int) -> _Raw:
+    """Return the encoded SignalSets that the decisions of *partition* name, by role and offset."""
+    wanted: dict[str, set[int]] = {}
+    for envelope in view.read(DECISIONS, partition):
+        decision = _decision(codec, envelope)
+        if isinstance(decision, Decision):
+            for used in decision.meta.inputs:
+                wanted.setdefault(used.role, set()).add(used.offset)
+    raw: _Raw = {}
+    for role, offsets in wanted.items():
+        if partition >= view.topics().get(signals_topic(role), 0):
+            continue
+        for envelope in view.read(signals_topic(role), partition):
+            if envelope.offset in offsets:
+                raw[role, envelope.offset] = envelope.value
+    return raw
+
+
+def _case(codec: Codec, envelope: Envelope, decision: Decision, raw: _Raw) -> Case:
+    sets: list[tuple[str, SignalSet]] = []
+    missing: list[str] = []
+    for used in decision.meta.inputs:
+        found = _signals(codec, raw.get((used.role, used.offset)), decision)
+        if found is None:
+            missing.append(f"{used.role}@{used.offset}")
+        else:
+            sets.append((used.role, found))
+    _, schema_id = _HEAD.unpack_from(envelope.value or b"")
+    return Case(envelope.partition, envelope.offset, schema_id, decision, tuple(sets), tuple(missing))
+
+
+def _signals(codec: Codec, value: bytes | None, decision: Decision) -> SignalSet | None:
+    """Return the SignalSet in *value* if it is about the request that was decided."""
+    try:
+        found: SignalSet = codec.decode_as(SignalSet, value)
+    except UndecodableError:
+        return None
+    same = found.request_id == decision.request_id and found.origin == decision.origin
+    return found if same else None

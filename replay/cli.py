@@ -1,0 +1,113 @@
+"""The commands of replay, mounted by the front door: ``replay decide``, and ``explain`` over any log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
+from replay.decide import Report, decide_again
+from replay.drawing import drawn
+from replay.explain import as_json as explained
+from replay.trail import UnknownRequestError, trail
+from replay.view import LogView
+from schemas.identity import parse_id
+from schemas.logdir import LogDir, LogDirError
+
+OK, NO, USAGE, DOWN, NOT_ENOUGH = 0, 1, 2, 3, 4
+_EVERY = 500
+
+
+def register(app: typer.Typer) -> None:
+    """Add the ``replay`` commands to *app*."""
+    commands = typer.Typer(no_args_is_help=True)
+    commands.command("decide")(_decide)
+    app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
+
+
+def _decide(
+    log: Annotated[Path, typer.Option("--log", help="A directory that --keep-log wrote.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make every logged decision again and compare: all must come out as logged.
+
+    Exits 0 if every decision was reproduced, 1 if one changed (the first difference is named),
+    4 if the log holds no decision or lacks what some were made of.
+    """
+    raise typer.Exit(decide_log(log, as_json=as_json))
+
+
+def decide_log(log: Path, *, as_json: bool) -> int:
+    """Run ``replay decide`` over the log at *log* and return the exit code."""
+    err = Console(stderr=True, highlight=False)
+    try:
+        with err.status("making every decision again") as status:
+
+            def progress(count: int) -> None:
+                if count % _EVERY == 0:
+                    status.update(f"making every decision again: {count}")
+
+            report = decide_again(LogDir(log), progress=progress)
+    except (LogDirError, ConfigError, InvalidRecord) as error:
+        typer.echo(f"replay decide: {error}", err=True)
+        return USAGE
+    except Unavailable as error:
+        typer.echo(f"replay decide: {error}", err=True)
+        return DOWN
+    typer.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) if as_json else summary(report))
+    return verdict(report, str(log))
+
+
+def summary(report: Report) -> str:
+    """Return the outcome in one line."""
+    text = f"reproduced {report.reproduced} of {report.decisions}"
+    parts = (
+        (report.changed, "changed"),
+        (report.missing_inputs, "lack signals that the log does not hold"),
+        (report.missing_policies, "lack their policy"),
+        (report.unreadable, "are unreadable"),
+    )
+    return text + "".join(f"; {count} {what}" for count, what in parts if count)
+
+
+def verdict(report: Report, where: str) -> int:
+    """Say on stderr what is wrong with *report* of the log at *where*, and return the exit code."""
+    try:
+        report.check()
+    except NondeterminismError as error:
+        typer.echo(f"NondeterminismError: {error}", err=True)
+        return NO
+    if report.complete:
+        return OK
+    if not report.decisions:
+        typer.echo(f"{where}: the log holds no decision, so there is nothing to prove", err=True)
+    else:
+        typer.echo(
+            f"{where}: not all that was decided upon is in the log; first: {report.first_missing}", err=True
+        )
+    return NOT_ENOUGH
+
+
+def explain_view(view: LogView, request_id: str, *, as_json: bool) -> int:
+    """Print why *request_id* went where it went, by the records in *view*; return the exit code."""
+    try:
+        found = trail(view, parse_id(request_id.strip()))
+    except ValueError:
+        typer.echo(f"explain: {request_id!r} is not a request id: 32 hex digits are needed", err=True)
+        return USAGE
+    except UnknownRequestError as error:
+        typer.echo(f"explain: {error}", err=True)
+        return NO
+    except LogDirError as error:
+        typer.echo(f"explain: {error}", err=True)
+        return USAGE
+    if as_json:
+        typer.echo(orjson.dumps(explained(found), option=orjson.OPT_INDENT_2))
+    else:
+        Console(highlight=False, soft_wrap=True).print(drawn(found))
+    return OK

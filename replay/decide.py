@@ -1,0 +1,162 @@
+"""Prove that every logged decision follows from what the log says it was made of.
+
+Each Decision record, repeats included, is made again from its SignalSets and facts under its
+logged policy: twice here, the second time with its inputs in the opposite order, and a sample of
+every kind of decision in new processes with other hash seeds. Cores are compared as bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from agents.errors import NondeterminismError
+from replay.cases import Case, Unreadable, cases
+from replay.difference import Difference, difference
+from replay.fresh import SEEDS, remade
+from replay.remake import DECIDER, CoreEncoder, Raised, Remaker, load_plugins
+from replay.view import LogView
+from schemas.decision import Decision
+
+_SAMPLE = 128
+_SAMPLE_OF_A_KIND = 4
+
+_AGAIN = "in this process"
+_REVERSED = "with its inputs in the opposite order"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a replay; every decision is reproduced, changed or lacks what it was made of."""
+
+    decisions: int
+    reproduced: int
+    changed: int
+    missing_inputs: int
+    missing_policies: int
+    unreadable: int
+    sampled: int
+    first_difference: Difference | None
+    first_missing: str
+
+    def check(self) -> None:
+        """Raise `NondeterminismError`, which names the first difference, if anything changed."""
+        if self.first_difference is not None:
+            raise NondeterminismError(str(self.first_difference))
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether there were decisions and the log held all that each was made of."""
+        return self.decisions > 0 and not (self.missing_inputs or self.missing_policies or self.unreadable)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Tally:
+    counts: Counter[str] = field(default_factory=Counter)
+    changed: set[tuple[int, int]] = field(default_factory=set)
+    first_difference: Difference | None = None
+    first_missing: str = ""
+    sample: list[Case] = field(default_factory=list)
+    kinds: Counter[tuple[str, ...]] = field(default_factory=Counter)
+
+    def missing(self, kind: str, what: str) -> None:
+        self.counts[kind] += 1
+        self.first_missing = self.first_missing or what
+
+    def differs(self, case: Case, now: Decision | Raised, how: str) -> None:
+        self.changed.add((case.partition, case.offset))
+        if self.first_difference is None:
+            self.first_difference = difference(case, now, how)
+
+    def keep(self, case: Case) -> None:
+        """Keep *case* for the fresh processes if few of its kind have been."""
+        core = case.decision.core
+        kind = (core.policy_hash, core.outcome, core.failure, core.decision, core.chosen)
+        if len(self.sample) < _SAMPLE and self.kinds[kind] < _SAMPLE_OF_A_KIND:
+            self.kinds[kind] += 1
+            self.sample.append(case)
+
+
+def decide_again(
+    view: LogView,
+    *,
+    decider: str = DECIDER,
+    seeds: Sequence[str] = SEEDS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Make every decision of *view* again and return what came of it.
+
+    *decider* names the function that decides; *seeds* are the hash seeds of the new processes, none
+    to start none; *progress* is told how many decisions were read. Raises `ConfigError` if a logged
+    policy cannot be loaded, `InvalidRecord` if its text was altered, `Unavailable` if a new process
+    cannot run.
+    """
+    load_plugins()
+    tally = _Tally()
+    remaker = Remaker(view.policies(), decider)
+    encoder = CoreEncoder(view.schemas())
+    for case in cases(view):
+        tally.counts["decisions"] += 1
+        progress(tally.counts["decisions"])
+        if isinstance(case, Unreadable):
+            place = f"decisions, partition {case.partition}, offset {case.offset}"
+            tally.missing("unreadable", f"{place}: {case.reason}")
+        elif case.missing:
+            who = case.decision.request_id.hex()
+            tally.missing("missing_inputs", f"signals {', '.join(case.missing)} of request {who}")
+        elif case.decision.core.policy_hash not in remaker:
+            tally.missing("missing_policies", f"the text of policy {case.decision.core.policy_hash}")
+        else:
+            _check(case, remaker, encoder, tally)
+    if tally.sample and seeds:
+        _check_sample(tally, encoder, remade(tally.sample, view.policies(), decider, seeds))
+    return _report(tally)
+
+
+def _check(case: Case, remaker: Remaker, encoder: CoreEncoder, tally: _Tally) -> None:
+    logged = encoder.encode(case.schema_id, case.decision)
+    for how, sets in ((_AGAIN, case.sets), (_REVERSED, case.sets[::-1])):
+        now = remaker.again(case.decision, sets)
+        if not _equal(encoder, case.schema_id, logged, now):
+            tally.differs(case, now, how)
+            return
+    tally.keep(case)
+
+
+def _check_sample(tally: _Tally, encoder: CoreEncoder, outcomes: Any) -> None:
+    for case, seed, now in outcomes:
+        logged = encoder.encode(case.schema_id, case.decision)
+        if not _equal(encoder, case.schema_id, logged, now):
+            tally.differs(case, now, f"in a new process with PYTHONHASHSEED={seed}")
+
+
+def _equal(encoder: CoreEncoder, schema_id: int, logged: bytes, now: Decision | Raised) -> bool:
+    if isinstance(now, Raised):
+        return False
+    try:
+        return encoder.encode(schema_id, now) == logged
+    except Exception:  # noqa: BLE001 - a core that the schema does not take is another core
+        return False
+
+
+def _report(tally: _Tally) -> Report:
+    counts = tally.counts
+    changed = len(tally.changed)
+    lacking = counts["missing_inputs"] + counts["missing_policies"] + counts["unreadable"]
+    return Report(
+        decisions=counts["decisions"],
+        reproduced=counts["decisions"] - changed - lacking,
+        changed=changed,
+        missing_inputs=counts["missing_inputs"],
+        missing_policies=counts["missing_policies"],
+        unreadable=counts["unreadable"],
+        sampled=len(tally.sample),
+        first_difference=tally.first_difference,
+        first_missing=tally.first_missing,
+    )
