@@ -1,0 +1,338 @@
+"""The log on Kafka, over aiokafka: one idempotent producer, consumers that never commit by themselves.
+
+Groups share partitions by range and members are static (KIP-345), so that inputs of one role stay
+together and a restarted worker takes its own partitions back without a rebalance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from agents.errors import Unavailable
+from schemas.envelope import Envelope
+from schemas.topics import full_name, logical_name
+from streams.log import TP, Commit, Listener, Placed
+
+_MAX_POLL = 500
+_READ_POLL_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach the cluster; *security* is passed to every client (TLS, SASL)."""
+
+    bootstrap: str
+    prefix: str = "signalbox"
+    security: Mapping[str, Any] = field(default_factory=dict)
+    linger_ms: int = 2
+    max_request_bytes: int = 8 * 1024 * 1024
+    session_timeout_ms: int = 10_000
+    compression: str | None = None
+
+
+class KafkaLog:
+    """Topics of one prefix on one cluster."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.prefix = settings.prefix
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._probe: AIOKafkaConsumer | None = None
+        self._names: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Connect the producer; raises `Unavailable` saying which address did not answer."""
+        s = self._settings
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=s.bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=s.linger_ms,
+            max_batch_size=256 * 1024,
+            max_request_size=s.max_request_bytes,
+            compression_type=s.compression,
+            **s.security,
+        )
+        self._probe = AIOKafkaConsumer(bootstrap_servers=s.bootstrap, **s.security)
+        try:
+            await self._producer.start()
+            await self._probe.start()
+        except (KafkaError, OSError) as error:
+            await self.stop()
+            message = f"no Kafka broker answers at {s.bootstrap} ({type(error).__name__}); is it up? see `signalbox up`"
+            raise Unavailable(message) from error
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+        if self._probe is not None:
+            await self._probe.stop()
+        self._producer = self._probe = None
+
+    def _full(self, topic: str) -> str:
+        name = self._names.get(topic)
+        if name is None:
+            name = self._names[topic] = full_name(self.prefix, topic)
+        return name
+
+    def native(self, tp: TP) -> TopicPartition:
+        """Return *tp* as the client library names it."""
+        return TopicPartition(self._full(tp[0]), tp[1])
+
+    def logical(self, tp: TopicPartition) -> TP:
+        """Return the logical name and partition of a native one."""
+        return logical_name(self.prefix, tp.topic), tp.partition
+
+    async def cluster_id(self) -> str:
+        """Return the cluster's id."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.bootstrap, **self._settings.security)
+        await admin.start()
+        try:
+            return str((await admin.describe_cluster())["cluster_id"])
+        finally:
+            await admin.close()
+
+    async def partitions(self, topic: str) -> int:
+        """Return how many partitions *topic* has; 0 if it does not exist."""
+        probe = self._connected(self._probe)
+        found = probe.partitions_for_topic(self._full(topic))
+        if not found:
+            await probe.topics()
+            found = probe.partitions_for_topic(self._full(topic))
+        return len(found or ())
+
+    async def topics(self) -> Sequence[str]:
+        """Return the logical names of the topics of this prefix, sorted."""
+        names = []
+        for name in await self._connected(self._probe).topics():
+            try:
+                names.append(logical_name(self.prefix, name))
+            except ValueError:
+                continue
+        return sorted(names)
+
+    def _connected(self, client: Any) -> Any:
+        if client is None:
+            message = "the log is not started"
+            raise Unavailable(message)
+        return client
+
+    async def send(
+        self,
+        place: TP,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> Awaitable[Placed]:
+        """Hand a record to the producer, waiting while its buffer is full."""
+        producer = self._connected(self._producer)
+        try:
+            future = await producer.send(
+                self._full(place[0]), value=value, key=key, partition=place[1], headers=list(headers)
+            )
+        except (KafkaError, AssertionError) as error:
+            raise _unavailable("produce to", place[0], error) from error
+        return _acknowledged(future, place[0])
+
+    def consumer(self, group: str, topics: Sequence[str], instance: str) -> KafkaConsumer:
+        """Return a new member of *group*."""
+        return KafkaConsumer(self, self._settings, group, topics, instance)
+
+    async def begins(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        """Return the first offset of each partition."""
+        return await self._offsets("beginning_offsets", partitions)
+
+    async def ends(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        """Return the end offset of each partition."""
+        return await self._offsets("end_offsets", partitions)
+
+    async def _offsets(self, method: str, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        if not partitions:
+            return {}
+        probe = self._connected(self._probe)
+        native = [self.native(tp) for tp in partitions]
+        try:
+            found = await getattr(probe, method)(native)
+        except KafkaError as error:
+            raise _unavailable("ask offsets of", partitions[0][0], error) from error
+        return {self.logical(tp): offset for tp, offset in found.items()}
+
+    async def read(self, start: Mapping[TP, int], *, follow: bool = False) -> AsyncIterator[Envelope]:
+        """Iterate from *start* to the present ends, or for ever, with a consumer of no group."""
+        if not start:
+            return
+        ends = await self.ends(list(start))
+        left = {tp for tp, offset in start.items() if offset < ends[tp]}
+        if not left and not follow:
+            return
+        async with self._reader(start if follow else {tp: start[tp] for tp in left}) as reader:
+            while follow or left:
+                for native, records in (await reader.getmany(timeout_ms=_READ_POLL_MS, max_records=2000)).items():
+                    tp = self.logical(native)
+                    for record in records:
+                        if follow or record.offset < ends[tp]:
+                            yield _envelope(tp, record)
+                for tp in list(left):
+                    if await reader.position(self.native(tp)) >= ends[tp]:
+                        left.discard(tp)
+
+    @asynccontextmanager
+    async def _reader(self, start: Mapping[TP, int]) -> AsyncIterator[AIOKafkaConsumer]:
+        reader = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=self._settings.max_request_bytes,
+            **self._settings.security,
+        )
+        reader.assign([self.native(tp) for tp in start])
+        try:
+            await reader.start()
+            for tp, offset in start.items():
+                reader.seek(self.native(tp), offset)
+            yield reader
+        except KafkaError as error:
+            raise _unavailable("read", next(iter(start))[0], error) from error
+        finally:
+            await reader.stop()
+
+
+def _envelope(tp: TP, record: Any) -> Envelope:
+    return Envelope(
+        tp[0], tp[1], record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+    )
+
+
+def _unavailable(what: str, topic: str, error: BaseException) -> Unavailable:
+    return Unavailable(f"cannot {what} {topic}: {type(error).__name__}: {str(error)[:200]}")
+
+
+async def _acknowledged(future: Any, topic: str) -> Placed:
+    try:
+        placed = await future
+    except KafkaError as error:
+        raise _unavailable("produce to", topic, error) from error
+    return Placed(placed.offset, placed.timestamp)
+
+
+class KafkaConsumer:
+    """A static member of a group; see `streams.log.Consumer`."""
+
+    def __init__(
+        self, log: KafkaLog, settings: KafkaSettings, group: str, topics: Sequence[str], instance: str
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._group = group
+        self._topics = [full_name(settings.prefix, topic) for topic in topics]
+        self._paused: frozenset[TP] = frozenset()
+        self._applied: set[TopicPartition] = set()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            group_id=group,
+            group_instance_id=instance,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=[RangePartitionAssignor],
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
+            rebalance_timeout_ms=30_000,
+            max_partition_fetch_bytes=settings.max_request_bytes,
+            fetch_max_wait_ms=100,
+            **settings.security,
+        )
+
+    async def start(self, on_assigned: Listener, on_revoked: Listener) -> None:
+        """Join the group; raises `Unavailable`."""
+        self._consumer.subscribe(self._topics, listener=_Rebalance(self._log, self, on_assigned, on_revoked))
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            raise _unavailable("join with", self._group, error) from error
+
+    def forget_pauses(self) -> None:
+        """Note that the client dropped its pauses, as it does at every assignment."""
+        self._applied.clear()
+
+    async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
+        """Return fetched records by partition; raises `Unavailable` when this member was fenced."""
+        try:
+            found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_POLL)
+        except KafkaError as error:
+            raise _unavailable("consume with", self._group, error) from error
+        out: dict[TP, list[Envelope]] = {}
+        for native, records in found.items():
+            tp = self._log.logical(native)
+            out[tp] = [_envelope(tp, record) for record in records]
+        return out
+
+    def pause(self, partitions: frozenset[TP]) -> None:
+        """Give out nothing of *partitions*; the client is told only what changed."""
+        assigned = self._consumer.assignment()
+        wanted = {self._log.native(tp) for tp in partitions} & assigned
+        self._applied &= assigned
+        if wanted - self._applied:
+            self._consumer.pause(*(wanted - self._applied))
+        if self._applied - wanted:
+            self._consumer.resume(*(self._applied - wanted))
+        self._applied = wanted
+
+    async def commit(self, offsets: Mapping[TP, Commit]) -> None:
+        """Commit in one request."""
+        native = {self._log.native(tp): OffsetAndMetadata(c.offset, c.metadata) for tp, c in offsets.items()}
+        try:
+            await self._consumer.commit(native)
+        except (KafkaError, AssertionError, ValueError) as error:
+            raise _unavailable("commit for", self._group, error) from error
+
+    async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, Commit]:
+        """Return what the group committed, with its metadata, which only an admin client tells."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.bootstrap, **self._settings.security)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(
+                self._group, partitions=[self._log.native(tp) for tp in partitions]
+            )
+        except KafkaError as error:
+            raise _unavailable("ask the commits of", self._group, error) from error
+        finally:
+            await admin.close()
+        return {
+            self._log.logical(tp): Commit(c.offset, c.metadata or "") for tp, c in found.items() if c.offset >= 0
+        }
+
+    async def stop(self) -> None:
+        """Stop; a static member keeps its partitions until its session ends."""
+        await asyncio.shield(self._consumer.stop())
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Passes the group's word on, in logical names."""
+
+    def __init__(
+        self, log: KafkaLog, consumer: KafkaConsumer, on_assigned: Listener, on_revoked: Listener
+    ) -> None:
+        self._log = log
+        self._consumer = consumer
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Pass on what was taken away."""
+        await self._on_revoked(frozenset(self._log.logical(tp) for tp in revoked))
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        """Pass on what was given."""
+        self._consumer.forget_pauses()
+        await self._on_assigned(frozenset(self._log.logical(tp) for tp in assigned))
