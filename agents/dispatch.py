@@ -75,7 +75,7 @@ def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | N
         plan=core.plan,
         plan_index=0,
         tries=step.attempts,
-        decision=core.decision,
+        decision=core.decision or f"({core.outcome})",
         body=request.body,
         endpoint=request.endpoint,
         call_timeout_ms=step.call_timeout_ms,

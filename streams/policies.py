@@ -62,12 +62,15 @@ class Policies:
             self.active = record.policy_hash
 
 
-async def publish(outbox: Outbox, policy: Policy, actor: str, now: int) -> None:
-    """Write *policy* to `control.policy` and make it the active one; returns when both are acknowledged."""
-    records: list[tuple[bytes, object]] = [
-        (policy.hash.encode(), PolicyPublished(policy.hash, policy.normal_form, actor, now)),
-        (b"active", PolicyActivated(policy.hash, actor, "published", now)),
-    ]
+async def publish(outbox: Outbox, policy: Policy, actor: str, now: int, *, activate: bool) -> None:
+    """Write *policy* to `control.policy`, and with *activate* make it the active one.
+
+    Returns when the log has acknowledged it.
+    """
+    published = PolicyPublished(policy.hash, policy.normal_form, actor, now)
+    records: list[tuple[bytes, object]] = [(policy.hash.encode(), published)]
+    if activate:
+        records.append((b"active", PolicyActivated(policy.hash, actor, "published", now)))
     acks: list[Awaitable[Placed]] = [
         await outbox.send(Emit(CONTROL_POLICY, 0, key, record)) for key, record in records
     ]

@@ -1,0 +1,131 @@
+"""What the log says of a run: when it was opened, what was submitted, what has come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.codec import Codec, UndecodableError
+from schemas.completion import Result
+from schemas.control import RunOpened, RunSubmitted
+from schemas.dead_letter import DeadLetter
+from schemas.request import Request
+from schemas.topics import CONTROL_EVENTS, DEAD_LETTERS, REQUESTS, RESULTS
+from streams.log import TP, Log
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one request of a run ended: its effective result, or the dead letter it became."""
+
+    result: Result | None = None
+    dead: DeadLetter | None = None
+
+
+@dataclass(slots=True)
+class RunView:
+    """A run as the log has it; positions are where its records may begin."""
+
+    opened: RunOpened
+    submitted: RunSubmitted | None = None
+    outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+
+    def positions(self, topic: str) -> dict[TP, int]:
+        """Return where *topic* ended when the run was opened."""
+        return {(p.topic, p.partition): p.offset for p in self.opened.positions if p.topic == topic}
+
+
+async def find_run(log: Log, codec: Codec, run: str, tenant: str | None = None) -> RunView | None:
+    """Return the run of that name (of *tenant*, if given), or None."""
+    view: RunView | None = None
+    async for envelope in log.read(await log.begins([(CONTROL_EVENTS, 0)])):
+        record = decoded(codec, envelope.value)
+        if isinstance(record, RunOpened | RunSubmitted) and record.run == run:
+            if tenant is not None and record.tenant != tenant:
+                continue
+            if isinstance(record, RunOpened):
+                view = view or RunView(record)
+            elif view is not None:
+                view.submitted = record
+    return view
+
+
+async def ids_in_log(log: Log, codec: Codec, view: RunView) -> set[bytes]:
+    """Return the ids of the run's requests that the log already holds."""
+    found: set[bytes] = set()
+    async for envelope in log.read(view.positions(REQUESTS)):
+        record = decoded(codec, envelope.value)
+        if isinstance(record, Request) and _is_of(record, view):
+            found.add(record.request_id)
+    return found
+
+
+async def ends_of(log: Log) -> Iterable[tuple[str, int, int]]:
+    """Return (topic, partition, end) of the topics that a run is followed in."""
+    tps = [(t, p) for t in (REQUESTS, RESULTS, DEAD_LETTERS) for p in range(await log.partitions(t))]
+    return [(topic, p, end) for (topic, p), end in (await log.ends(tps)).items()]
+
+
+async def follow(log: Log, codec: Codec, view: RunView, wanted: set[bytes], progress: Any = None) -> None:
+    """Read results and dead letters until each of *wanted* has ended; fills ``view.outcomes``."""
+    open_ids = set(wanted) - {i for i, o in view.outcomes.items() if o.result is not None}
+    if not open_ids:
+        return
+    start = {**view.positions(RESULTS), **view.positions(DEAD_LETTERS)}
+    async for envelope in log.read(start, follow=True):
+        request_id = take(codec, view, envelope.value)
+        if request_id in open_ids:
+            open_ids.discard(request_id)
+            if progress is not None:
+                progress(len(wanted) - len(open_ids))
+            if not open_ids:
+                return
+
+
+async def collect(log: Log, codec: Codec, view: RunView) -> None:
+    """Read what has come back so far; fills ``view.outcomes``."""
+    async for envelope in log.read({**view.positions(RESULTS), **view.positions(DEAD_LETTERS)}):
+        take(codec, view, envelope.value)
+
+
+def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
+    """Note one record of `results` or `dead-letters`; return the id of the request that it ends."""
+    record = decoded(codec, value)
+    if isinstance(record, Result) and _is_of(record, view):
+        outcome = view.outcomes.setdefault(record.request_id, Outcome())
+        outcome.result = outcome.result or record  # the first in the log is effective
+        return record.request_id
+    if isinstance(record, DeadLetter) and record.request_id is not None:
+        outcome = view.outcomes.setdefault(record.request_id, Outcome())
+        outcome.dead = outcome.dead or record
+        # A signal role's dead letter ends nothing: the decision goes on without that signal.
+        return None if record.stage.startswith("signal.") else record.request_id
+    return None
+
+
+def counts(view: RunView) -> Mapping[str, int]:
+    """Return how many requests of the run completed, failed, are dead-lettered or pending."""
+    results = [o.result for o in view.outcomes.values() if o.result is not None]
+    completed = sum(200 <= r.status < 300 for r in results)
+    dead = sum(o.result is None and o.dead is not None for o in view.outcomes.values())
+    accepted = view.submitted.accepted if view.submitted is not None else len(view.outcomes)
+    return {
+        "accepted": accepted,
+        "completed": completed,
+        "failed": len(results) - completed,
+        "dead_lettered": dead,
+        "pending": max(accepted - len(results) - dead, 0),
+    }
+
+
+def decoded(codec: Codec, value: bytes | None) -> Any:
+    """Return the record in *value*, or None if it is not one of ours."""
+    try:
+        return codec.decode(value)
+    except UndecodableError:
+        return None
+
+
+def _is_of(record: Request | Result, view: RunView) -> bool:
+    return record.run == view.opened.run and record.tenant == view.opened.tenant
