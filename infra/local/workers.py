@@ -27,7 +27,7 @@ class Worker:
         self, spec: WorkerSpec, folder: Path, marker: str, report: Report, *, restart: bool = True
     ) -> None:
         self.spec = spec
-        self.restarts = 0
+        self._lives = 0
         self._folder = folder
         self._marker = marker
         self._report = report
@@ -36,6 +36,11 @@ class Worker:
         self._process: Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return max(0, self._lives - 1)
 
     @property
     def pid(self) -> int | None:
@@ -120,6 +125,7 @@ class Worker:
         self._process = await Process.spawn(
             Command(self._name, argv, self.log, self.spec.env), marker=self._marker
         )
+        self._lives += 1
         self._report(WorkerStarted(self.spec.role, self.spec.instance, self._process.pid))
 
     async def _watch(self) -> None:
@@ -146,7 +152,6 @@ class Worker:
                 self._report(WorkerUnstartable(self.spec.role, self.spec.instance, str(error), wait))
                 await asyncio.sleep(wait)
             else:
-                self.restarts += 1
                 return
 
 
