@@ -8,6 +8,7 @@ jgo takes a third of a second to import, so it is imported where something is to
 import argparse
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ COORDINATES = (
 )
 MANIFEST = "kafka-jars.sha256"
 PARALLEL = 8
+# Seconds between the tries of one jar: a repository under load refuses now and then.
+WAITS = (1.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,23 @@ def _fetch(jars: list[Jar], repository: Path) -> None:
         list(pool.map(fetch, jars))
 
 
+def _insistently(file: Path, resolve: Callable[[], object]) -> None:
+    for wait in (*WAITS, None):
+        # A half-written or foreign file is in the way of a good one.
+        file.unlink(missing_ok=True)
+        try:
+            resolve()
+        except (RuntimeError, requests.RequestException):
+            if wait is None:
+                raise
+            time.sleep(wait)
+        else:
+            return
+
+
 def _fetch_one(jar: Jar, repository: Path, resolve: Callable[[], object]) -> None:
     try:
-        # A half-written or foreign file is in the way of a good one.
-        (repository / jar.path).unlink(missing_ok=True)
-        resolve()
+        _insistently(repository / jar.path, resolve)
     except (RuntimeError, requests.RequestException) as error:
         raise DownloadFailed(
             f"cannot fetch {jar.path} of Apache Kafka {KAFKA_VERSION}: {error}. Check the network and "
