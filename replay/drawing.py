@@ -117,7 +117,7 @@ def _draw_candidates(branch: Tree, core: DecisionCore) -> None:
         return
     drawn_by = f" by {core.selector}, draw {core.draw:.6f} (salt {core.salt})" if core.selector else ""
     candidates = _add(branch, f"chosen: {core.chosen}{drawn_by}")
-    for model, score, propensity in zip(core.candidates, core.scores, core.propensities, strict=True):
+    for model, score, propensity in zip(core.candidates, core.scores, core.propensities, strict=False):
         chosen = model == core.chosen
         text = f"{'●' if chosen else '○'} {model}  score {score:.4g}, propensity {propensity:.4g}"
         _add(candidates, text, "green" if chosen else "dim")

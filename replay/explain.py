@@ -15,13 +15,13 @@ from typing import Any
 from replay.trail import Found, Trail
 from schemas.completion import Completion, Result
 from schemas.dead_letter import DeadLetter
-from schemas.decision import Facts, Trace
+from schemas.decision import MATCH, NO_MATCH, UNKNOWN, Facts, Trace
 from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.sealed import Body, Claim, Sealed
 from schemas.signal import Observations
 
-STATES = ("no_match", "match", "unknown")
+STATES = {NO_MATCH: "no_match", MATCH: "match", UNKNOWN: "unknown"}
 _ID_BYTES = 16
 # Text that people or providers wrote, and copies of other records' bytes.
 _WITHHELD: dict[type, frozenset[str]] = {
@@ -52,7 +52,8 @@ class Hop:
 
 def rule_tree(trace: Trace) -> RuleNode | None:
     """Return the tree that *trace* holds in preorder, or None for an empty one."""
-    roots = _children(trace, 0, len(trace.kind))
+    columns = (trace.kind, trace.leaf, trace.state, trace.confidence, trace.depth)
+    roots = _children(trace, 0, min(len(column) for column in columns))
     return roots[0] if roots else None
 
 
@@ -67,7 +68,7 @@ def _children(trace: Trace, start: int, end: int) -> tuple[RuleNode, ...]:
         RuleNode(
             trace.kind[i],
             trace.leaf[i],
-            STATES[trace.state[i]],
+            STATES.get(trace.state[i], "unknown"),
             trace.confidence[i],
             _children(trace, i + 1, stop),
         )
@@ -191,12 +192,15 @@ def _(value: bytes) -> Any:
 
 @plain.register
 def _(value: Observations) -> Any:
-    return [{name: plain(inner) for name, inner in row._asdict().items()} for row in value]
+    # Not the value's own iterator: even a ragged record, which nobody should write, can be shown.
+    names = [f.name for f in dataclasses.fields(value)]
+    rows = zip(*(getattr(value, name) for name in names), strict=False)
+    return [{name: plain(inner) for name, inner in zip(names, row, strict=True)} for row in rows]
 
 
 @plain.register
 def _(value: Facts) -> Any:
-    return dict(zip(value.name, value.value, strict=True))
+    return dict(zip(value.name, value.value, strict=False))
 
 
 @plain.register(tuple)

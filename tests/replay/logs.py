@@ -170,7 +170,9 @@ class LogBuilder:
             sets=sets,
             facts=facts_of(request.requested_model),
         )
-        decision = Decision(request.request_id, origin, core, DecisionMeta(tuple(inputs), START, 120))
+        decision = Decision(
+            request.request_id, origin, core, DecisionMeta(tuple(inputs), next(self._clock), 120)
+        )
         self.append("decisions", origin.partition, decision, request.request_id)
         return decision
 
