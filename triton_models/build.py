@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import logging
 import os
 import shutil
 import sys
@@ -102,23 +101,15 @@ def _export(weights: bytes, architecture: Mapping[str, int], precision: str, pat
 
     from triton_models import bert  # noqa: PLC0415 - as above
 
-    graph = bert.sentence_encoder(parse_safetensors(weights), bert.Shape(**architecture))
-    if precision == "fp32":
-        onnx.save(graph, path)
-        return
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - as above
-
-    # It advises a shape inference on the root logger that a graph with named axes does not need.
-    logging.disable(logging.WARNING)
-    # Per tensor the cosine to fp32 falls to 0.96; the reduced range is exact on CPUs without VNNI too.
-    quantize_dynamic(graph, path, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+    shape = bert.Shape(**architecture)
+    onnx.save(bert.sentence_encoder(parse_safetensors(weights), shape, int8=precision == "int8"), path)
 
 
 def _recipe(source: Source) -> str:
-    """Digest of what a built graph is made of: checked inputs, this code and the libraries' versions."""
+    """Digest of what a built graph is made of: checked inputs, this code and onnx's version."""
     code = [Path(__file__).with_name(name).read_bytes() for name in ("build.py", "bert.py")]
-    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime")]
-    parts = [*code, json.dumps(dict(source.files), sort_keys=True).encode(), *map(str.encode, libraries)]
+    library = f"onnx {importlib.metadata.version('onnx')}"
+    parts = [*code, json.dumps(dict(source.files), sort_keys=True).encode(), library.encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:_VERSION_DIGITS]
 
 
@@ -160,10 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(words)
     if given.python and Path(given.python).absolute() != Path(sys.executable).absolute():
         _hand_over(given.python, words)
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if "encoder" in given.models and missing:
+    if "encoder" in given.models and importlib.util.find_spec("onnx") is None:
         _say(
-            f"{sys.executable} lacks {' and '.join(missing)}, which the encoder is built with; run this with"
+            f"{sys.executable} lacks onnx, which the encoder is built with; run this with"
             ' --python "$(python -m infra.local.triton_env)", or install triton_models/requirements.in'
         )
         return _BAD_INPUT

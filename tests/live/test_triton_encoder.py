@@ -49,11 +49,11 @@ def test_the_graph_is_the_published_architecture(comparison: dict[str, list[floa
 
 
 def test_quantisation_costs_little(comparison: dict[str, list[float]]) -> None:
-    """In int8 no vector strays far, and the mean cosine is what per-channel weights reach."""
-    cosines = comparison["int8"]
+    """In int8 no vector strays far; the empty text, two special tokens, strays furthest."""
+    empty, *texts = comparison["int8"]
 
-    assert min(cosines) > 0.97
-    assert sum(cosines) / len(cosines) > 0.985
+    assert empty > 0.97
+    assert min(texts) > 0.99
 
 
 def test_short_and_long_texts_were_compared(comparison: dict[str, list[float]]) -> None:

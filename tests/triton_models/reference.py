@@ -1,7 +1,7 @@
 """The encoder's forward pass in plain numpy, and how near ONNX Runtime comes to it.
 
-Runs in Triton's environment: `python -m tests.triton_models.reference WHEELS FP32_MODEL INT8_MODEL`, with a JSON list
-of texts on stdin and cosines as JSON on stdout.
+Runs in Triton's environment: `python -m tests.triton_models.reference WHEELS FP32_MODEL INT8_MODEL`, with a
+JSON list of texts on stdin and cosines as JSON on stdout.
 """
 
 import json

@@ -1,13 +1,10 @@
 # ruff: noqa: INP001 - Triton asks for this file name and folder
-"""Triton's Python backend for the encoder: tokenises and runs ONNX Runtime, one text at a time.
-
-int8 activations are scaled per tensor, so within a batch a text's vector would depend on its neighbours
-(cosine down to 0.98, measured). One at a time it depends on the text alone, which on CPU costs little more.
-"""
+"""Triton's Python backend for the encoder: tokenises, and runs ONNX Runtime over texts of similar length."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,10 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
+
+# On CPU a larger batch gains nothing, and padding costs what it adds.
+BATCH = 8
+PADDING = 1.25
 
 
 class TritonPythonModel:
@@ -37,17 +38,42 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request with one vector and the version per text."""
-        return [self._answer(request) for request in requests]
+        inputs = [
+            pb_utils.get_input_tensor_by_name(request, "text").as_numpy().ravel() for request in requests
+        ]
+        vectors = self._encode([self._tokens(text) for texts in inputs for text in texts])
+        ends = np.cumsum([len(texts) for texts in inputs])
+        return [self._response(rows) for rows in np.split(vectors, ends[:-1])]
 
-    def _answer(self, request: Any) -> Any:  # noqa: ANN401 - Triton's own untyped objects
-        texts = pb_utils.get_input_tensor_by_name(request, "text").as_numpy().reshape(-1)
-        vectors = np.stack([self._encode(text) for text in texts])
-        version = np.full((len(texts), 1), self._version, np.object_)
+    def _tokens(self, text: bytes) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text.decode("utf-8", "replace")[: self._characters]).ids
+        return ids
+
+    def _encode(self, texts: Sequence[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        vectors: list[Any] = [None] * len(texts)
+        for rows in similar(texts):
+            ids = np.zeros((len(rows), len(texts[rows[-1]])), np.int64)
+            mask = np.zeros_like(ids)
+            for place, row in enumerate(rows):
+                ids[place, : len(texts[row])], mask[place, : len(texts[row])] = texts[row], 1
+            answer = self._session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0]
+            for place, row in enumerate(rows):
+                vectors[row] = answer[place]
+        return np.stack(vectors)
+
+    def _response(self, vectors: np.ndarray[Any, np.dtype[np.float32]]) -> Any:  # noqa: ANN401 - Triton's own
+        version = np.full((len(vectors), 1), self._version, np.object_)
         outputs = [pb_utils.Tensor("sentence_embedding", vectors), pb_utils.Tensor("version", version)]
         return pb_utils.InferenceResponse(output_tensors=outputs)
 
-    def _encode(self, text: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
-        encoding = self._tokenizer.encode(text.decode("utf-8", "replace")[: self._characters])
-        ids = np.array([encoding.ids], np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        return np.asarray(self._session.run(["sentence_embedding"], feed)[0][0], np.float32)
+
+def similar(texts: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Yield the indices of *texts* in groups of similar length, the longest of a group last."""
+    group: list[int] = []
+    for row in sorted(range(len(texts)), key=lambda row: len(texts[row])):
+        if group and (len(group) == BATCH or len(texts[row]) > PADDING * len(texts[group[0]])):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
