@@ -164,11 +164,12 @@ def emit(value: object) -> None:
 
 def summary(state: StackState) -> dict[str, object]:
     """Return what ``up --json`` prints."""
-    broker, triton = state.component("kafka"), state.component("triton")
+    found = state.endpoints
+    providers = found.providers if found else {}
     return {
-        "broker": broker.address if broker else None,
-        "triton": triton.address if triton else None,
-        "providers": [{"name": name, "base_url": url} for name, url in state.providers.items()],
+        "broker": found.broker if found else None,
+        "triton": found.triton if found else None,
+        "providers": [{"name": name, "base_url": url} for name, url in providers.items()],
         "workers": [
             {"role": one.role, "instance": one.instance, "pid": one.process.pid if one.process else None}
             for one in state.workers

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.broker import broker_answers, client_arguments
+from infra.local.deployment import Endpoints
 from infra.local.errors import NothingRunning, StackError, StartFailed, explain_os_error
 from infra.local.external import External, ExternalTriton
 from infra.local.http_health import answers_ok
@@ -74,7 +75,9 @@ async def up(assignment: Assignment, tell: Callable[[str], None]) -> StackState:
     except BaseException:
         if identity is not None:
             await _end(identity)
-        await clear_leftovers(folder)
+        # If somebody else's stack won a race for the folder, what runs there is theirs.
+        if not held(folder):
+            await clear_leftovers(folder)
         raise
 
 
@@ -115,6 +118,18 @@ async def status(folder: Path) -> Status:
     )
 
 
+def endpoints(folder: Path) -> Endpoints:
+    """Return where the components of the stack in *folder* are.
+
+    Raises:
+        NothingRunning: no stack runs there, or it is not up yet.
+    """
+    state = read_state(folder.absolute())
+    if state is None or state.endpoints is None or not state.supervisor.identity.alive():
+        raise NothingRunning(f"no stack runs in {folder}: `signalbox up --dir {folder}` starts one")
+    return state.endpoints
+
+
 def survivors(state: StackState) -> Iterator[Identity]:
     """Yield every process of *state* that still runs, the supervisor first."""
     seen = set()
@@ -138,7 +153,10 @@ async def clear_leftovers(folder: Path) -> None:
     clear_shared_memory(state.marker)
     if state.phase not in {Phase.STOPPED, Phase.FAILED}:
         write_state(
-            folder, state.model_copy(update={"phase": Phase.STOPPED, "components": (), "workers": ()})
+            folder,
+            state.model_copy(
+                update={"phase": Phase.STOPPED, "endpoints": None, "components": (), "workers": ()}
+            ),
         )
 
 

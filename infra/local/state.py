@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from infra.local.deployment import Endpoints
 from infra.local.errors import AlreadyRunning, StackError, explain_os_error
 from infra.local.identity import Identity
 
@@ -85,12 +86,9 @@ class StackState(_Value):
     error: str = ""
     exit_code: int = 0
     components: tuple[ComponentState, ...] = ()
-    providers: dict[str, str] = {}
+    # Set once every component is healthy and the topics are made.
+    endpoints: Endpoints | None = None
     workers: tuple[WorkerState, ...] = ()
-
-    def component(self, name: str) -> ComponentState | None:
-        """Return the component called *name*, None if the stack has none."""
-        return next((one for one in self.components if one.name == name), None)
 
     def processes(self) -> tuple[Identity, ...]:
         """Return every process but the supervisor: workers first, then components."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter
 
-from infra.local.deployment import DeploymentOptions, load_factory
+from infra.local.deployment import DeploymentOptions, Endpoints, load_factory
 from infra.local.errors import StackError
 from infra.local.events import StackEvent
 from infra.local.identity import Identity
@@ -61,6 +61,7 @@ class Supervisor:
         self._doing = "starting"
         self._error = ""
         self._exit_code = 0
+        self._endpoints: Endpoints | None = None
         identity = Identity.of(os.getpid())
         if identity is None:
             raise StackError(
@@ -99,6 +100,7 @@ class Supervisor:
             assignment.stack, deployment, report=self._heard, changed=self._write
         )
         async with stack:
+            self._endpoints = stack.endpoints
             if assignment.workers:
                 await stack.start_workers()
             self._enter(Phase.RUNNING, "")
@@ -138,7 +140,7 @@ class Supervisor:
             error=self._error,
             exit_code=self._exit_code,
             components=tuple(component_state(one) for one in stack.services if started(one)) if stack else (),
-            providers=providers_of(stack),
+            endpoints=self._endpoints,
             workers=tuple(
                 WorkerState(
                     role=worker.spec.role,
@@ -156,13 +158,6 @@ class Supervisor:
 def started(service: Service) -> bool:
     """Return whether *service* has an address to tell."""
     return service.process is not None or not isinstance(service, (Kafka, Triton, SimulatedProviders))
-
-
-def providers_of(stack: LocalStack | None) -> dict[str, str]:
-    """Return the simulated providers' base URLs, {} before they run."""
-    if stack is None or stack.providers is None or stack.providers.process is None:
-        return {}
-    return dict(stack.providers.base_urls)
 
 
 def process_state(identity: Identity | None) -> ProcessState | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from infra.local import control
 from infra.local.identity import Identity, marked
 from infra.local.stack import LocalStack, StackConfig
 from infra.local.state import read_state
@@ -71,6 +72,8 @@ def test_up_answers_when_all_is_healthy_and_down_stops_exactly_that(folder: Path
     assert up["triton"] is None
     assert {one["name"] for one in up["providers"]} == {"north", "south"}
     assert [one["role"] for one in up["workers"]] == ["decision", "dispatch"]
+
+    assert control.endpoints(folder).broker == up["broker"]
 
     code, _, said = call("up", "--dir", str(folder))
     assert (code, "runs in" in said) == (2, True)

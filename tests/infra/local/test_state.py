@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.deployment import Endpoints
 from infra.local.errors import AlreadyRunning, StackError
 from infra.local.identity import Identity
 from infra.local.state import (
@@ -28,7 +29,7 @@ FULL = StackState(
         ComponentState(name="kafka", address="127.0.0.1:1", process=ProcessState(pid=11, started=2)),
         ComponentState(name="triton", address="triton:8001", settings=Path("/tls.yaml"), models=("encoder",)),
     ),
-    providers={"north": "http://127.0.0.1:2/north/v1"},
+    endpoints=Endpoints(broker="127.0.0.1:1", providers={"north": "http://127.0.0.1:2/north/v1"}),
     workers=(
         WorkerState(
             role="decision",
