@@ -17,6 +17,7 @@ from typing import Any
 
 import fastavro
 
+from schemas.compiled import Decode, Encode, decoder, encoder
 from schemas.shape import Packer
 from schemas.topics import RECORDS
 
@@ -50,13 +51,18 @@ def committed() -> Mapping[int, SchemaEntry]:
 
 
 class Codec:
-    """Encodes and decodes records with the committed schemas, and decodes with *older* ones too."""
+    """Encodes and decodes records with the committed schemas, and decodes with *older* ones too.
 
-    def __init__(self, older: Iterable[SchemaEntry] = ()) -> None:
+    *compiled* writes and reads today's schemas with `schemas.compiled`, which gives the same bytes.
+    """
+
+    def __init__(self, older: Iterable[SchemaEntry] = (), *, compiled: bool = False) -> None:
         classes = {cls.__name__: cls for cls in RECORDS}
         self._packers: dict[str, Packer[Any]] = {name: Packer(cls) for name, cls in classes.items()}
         self._writers: dict[type, tuple[bytes, Any, Packer[Any]]] = {}
         self._readers: dict[int, tuple[Any, Any, Packer[Any]]] = {}
+        self._encoders: dict[type, tuple[bytes, Encode]] = {}
+        self._decoders: dict[int, Decode] = {}
         current: dict[str, Any] = {}
         for entry in committed().values():
             schema = fastavro.parse_schema(json.loads(entry.text))
@@ -64,14 +70,24 @@ class Codec:
             packer = self._packers[entry.record]
             self._writers[classes[entry.record]] = (_HEAD.pack(MAGIC, entry.schema_id), schema, packer)
             self._readers[entry.schema_id] = (schema, None, packer)
+            if compiled:
+                cls = classes[entry.record]
+                self._encoders[cls] = (_HEAD.pack(MAGIC, entry.schema_id), encoder(cls))
+                self._decoders[entry.schema_id] = decoder(cls)
         for entry in older:
             known = committed().get(entry.schema_id)
             if entry.record in current and (known is None or known.fingerprint != entry.fingerprint):
                 schema = fastavro.parse_schema(json.loads(entry.text))
                 self._readers[entry.schema_id] = (schema, current[entry.record], self._packers[entry.record])
+                self._decoders.pop(entry.schema_id, None)
 
     def encode(self, record: object) -> bytes:
         """Return *record* in wire format."""
+        if type(record) in self._encoders:
+            head, encode = self._encoders[type(record)]
+            parts = [head]
+            encode(record, parts.append)
+            return b"".join(parts)
         head, schema, packer = self._writers[type(record)]
         out = io.BytesIO()
         out.write(head)
@@ -90,19 +106,25 @@ class Codec:
         if schema_id not in self._readers:
             message = f"schema id {schema_id} is not a committed one"
             raise UndecodableError(message)
-        writer, reader, packer = self._readers[schema_id]
-        body = io.BytesIO(data)
-        body.seek(_HEAD.size)
         try:
-            packed: Any = fastavro.schemaless_reader(body, writer, reader)
-            record = packer.unpack(packed)
+            record, end = self._body(schema_id, data)
         except Exception as error:  # noqa: BLE001 - any bytes may come; every failure means the same
             message = f"not decodable with schema {schema_id}: {type(error).__name__}"
             raise UndecodableError(message) from None
-        if body.tell() != len(data):
-            message = f"{len(data) - body.tell()} bytes are left over after schema {schema_id}"
+        if end != len(data):
+            message = f"{len(data) - end} bytes are left over after schema {schema_id}"
             raise UndecodableError(message)
         return record
+
+    def _body(self, schema_id: int, data: bytes) -> tuple[Any, int]:
+        """Return the record after the head of *data*, and where it ends."""
+        if schema_id in self._decoders:
+            return self._decoders[schema_id](data, _HEAD.size)
+        writer, reader, packer = self._readers[schema_id]
+        body = io.BytesIO(data)
+        body.seek(_HEAD.size)
+        packed: Any = fastavro.schemaless_reader(body, writer, reader)
+        return packer.unpack(packed), body.tell()
 
     def decode_as(self, cls: type, data: bytes | None) -> Any:
         """Return the record in *data* if it is a *cls*; raises `UndecodableError` otherwise."""

@@ -39,11 +39,13 @@ Id16 = Annotated[bytes, Fixed(16)]
 """A 16-byte id, printed as 32 hex digits everywhere."""
 
 
-def _is_optional(hint: Any) -> bool:
+def is_optional(hint: Any) -> bool:
+    """Tell whether *hint* is ``X | None``."""
     return get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _strip_optional(hint: Any) -> Any:
+def strip_optional(hint: Any) -> Any:
+    """Return the X of ``X | None``."""
     (inner,) = [h for h in get_args(hint) if h is not type(None)]
     return inner
 
@@ -92,8 +94,8 @@ def _avro_type(hint: Any, seen: set[str]) -> Any:
             return name
         seen.add(name)
         return {"type": "fixed", "name": f"Id{size}", "namespace": NAMESPACE, "size": size}
-    if _is_optional(hint):
-        return ["null", _avro_type(_strip_optional(hint), seen)]
+    if is_optional(hint):
+        return ["null", _avro_type(strip_optional(hint), seen)]
     if get_origin(hint) is tuple:
         return {"type": "array", "items": _avro_type(get_args(hint)[0], seen)}
     if dataclasses.is_dataclass(hint):
@@ -142,8 +144,8 @@ def _converters(hint: Any) -> tuple[Convert | None, Convert | None]:
     """Return how a value of type *hint* is packed and unpacked; None where it passes as it is."""
     if get_origin(hint) is Annotated:
         return None, None
-    if _is_optional(hint):
-        out, back = _converters(_strip_optional(hint))
+    if is_optional(hint):
+        out, back = _converters(strip_optional(hint))
         return _or_none(out), _or_none(back)
     if get_origin(hint) is tuple:
         out, back = _converters(get_args(hint)[0])
