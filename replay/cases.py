@@ -51,7 +51,7 @@ def cases(view: LogView) -> Iterator[Case | Unreadable]:
 
     Holds the needed SignalSets of one partition, encoded, and nothing else.
     """
-    codec = Codec(view.schemas().values())
+    codec = Codec(view.schemas().values(), compiled=True)
     for partition in range(view.topics().get(DECISIONS, 0)):
         raw = _inputs_of(view, codec, partition)
         for envelope in view.read(DECISIONS, partition):

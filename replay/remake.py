@@ -19,6 +19,7 @@ from agents.dispatch import DEAD_LETTERED
 from agents.errors import InvalidRecord
 from agents.policy import Policy
 from schemas.codec import SchemaEntry, committed
+from schemas.compiled import encoder
 from schemas.decision import Decision, DecisionCore, Facts
 from schemas.shape import Packer
 
@@ -106,10 +107,16 @@ class CoreEncoder:
     def __init__(self, schemas: Mapping[int, SchemaEntry]) -> None:
         self._entries = {**committed(), **schemas}
         self._schemas: dict[int, Any] = {}
+        self._todays = {e.schema_id for e in committed().values() if self._entries[e.schema_id] == e}
+        self._write = encoder(Decision)
         self._packer: Packer[Decision] = Packer(Decision)
 
     def encode(self, schema_id: int, decision: Decision) -> bytes:
         """Return the Avro body of *decision* under schema *schema_id*."""
+        if schema_id in self._todays:
+            parts: list[bytes] = []
+            self._write(decision, parts.append)
+            return b"".join(parts)
         if schema_id not in self._schemas:
             self._schemas[schema_id] = fastavro.parse_schema(json.loads(self._entries[schema_id].text))
         out = io.BytesIO()

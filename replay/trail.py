@@ -108,7 +108,7 @@ _ORDER = (
 
 def trail(view: LogView, request_id: bytes) -> Trail:
     """Return every record of *view* about *request_id*; raises `UnknownRequestError` if there is none."""
-    codec = Codec(view.schemas().values())
+    codec = Codec(view.schemas().values(), compiled=True)
     requests = list(_about(view, codec, request_id, [REQUESTS], None))
     # A derived record lies in the partition of its origin.
     partitions = {f.partition for f in requests} or None
