@@ -13,6 +13,7 @@ from schemas.codec import Codec, UndecodableError
 from schemas.completion import Completion, Result
 from schemas.dead_letter import DeadLetter
 from schemas.decision import Decision
+from schemas.envelope import Envelope
 from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.request import Request
@@ -137,13 +138,19 @@ def _about(
     for topic in topics:
         size = view.topics().get(topic, 0)
         for partition in range(size) if partitions is None else sorted(p for p in partitions if p < size):
-            for e in view.read(topic, partition):
-                # An id is its 16 bytes in Avro too: most records need no decoding to be ruled out.
-                if e.value is None or request_id not in e.value:
-                    continue
-                try:
-                    record = codec.decode(e.value)
-                except UndecodableError:
-                    continue
-                if isinstance(record, _ORDER) and record.request_id == request_id:
-                    yield Found(topic, partition, e.offset, e.timestamp, record)
+            for envelope in view.read(topic, partition):
+                record = _record(codec, envelope, request_id)
+                if record is not None:
+                    yield Found(topic, partition, envelope.offset, envelope.timestamp, record)
+
+
+def _record(codec: Codec, envelope: Envelope, request_id: bytes) -> Any | None:
+    """Return the record in *envelope* if it is about *request_id*."""
+    # An id is its 16 bytes in Avro too: most records need no decoding to be ruled out.
+    if envelope.value is None or request_id not in envelope.value:
+        return None
+    try:
+        record = codec.decode(envelope.value)
+    except UndecodableError:
+        return None
+    return record if isinstance(record, _ORDER) and record.request_id == request_id else None
