@@ -135,13 +135,13 @@ def _ours(topic: str) -> bool:
 def _about(
     view: LogView, codec: Codec, request_id: bytes, topics: Sequence[str], partitions: set[int] | None
 ) -> Iterator[Found]:
-    for topic in topics:
-        size = view.topics().get(topic, 0)
-        for partition in range(size) if partitions is None else sorted(p for p in partitions if p < size):
-            for envelope in view.read(topic, partition):
-                record = _record(codec, envelope, request_id)
-                if record is not None:
-                    yield Found(topic, partition, envelope.offset, envelope.timestamp, record)
+    sizes = view.topics()
+    wanted = [(t, p) for t in topics for p in range(sizes.get(t, 0)) if partitions is None or p in partitions]
+    for topic, partition in wanted:
+        for envelope in view.read(topic, partition):
+            record = _record(codec, envelope, request_id)
+            if record is not None:
+                yield Found(topic, partition, envelope.offset, envelope.timestamp, record)
 
 
 def _record(codec: Codec, envelope: Envelope, request_id: bytes) -> Any | None:
