@@ -38,6 +38,13 @@ class _ChannelsOnly(BootStrategy):
 class _App(faust.App):
     BootStrategy = _ChannelsOnly
 
+    def _new_consumer(self) -> Any:
+        # Streams ask for Faust's consumer, which is never started; its thread's event loop is closed
+        # at once, since nothing would close it later.
+        consumer = super()._new_consumer()
+        consumer._thread.thread_loop.close()
+        return consumer
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -62,6 +69,8 @@ class Host:
         self._channel: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._failed = False
         self.assigned_once = asyncio.Event()
 
     def attach(self, app: faust.App) -> None:
@@ -71,11 +80,19 @@ class Host:
 
     async def _agent(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in stream:
-            if batch.generation == self._generation:
+            # Records of a new assignment may be fetched while the runner still takes it over.
+            await self._ready.wait()
+            if batch.generation == self._generation and not self._failed:
                 try:
                     await self.runner.process(batch.tp, batch.records)
                 except Exception as error:  # noqa: BLE001 - Faust would drop the batch and go on
-                    self._telemetry.fatal(self.runner.group, error)
+                    self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Give up: what comes after a lost batch must be neither processed nor committed."""
+        self._failed = True
+        self._ready.set()
+        self._telemetry.fatal(self.runner.group, error)
 
     async def start(self) -> None:
         """Join the group and begin."""
@@ -87,17 +104,23 @@ class Host:
         try:
             await loop()
         except Exception as error:  # noqa: BLE001 - a dead loop must take the worker with it
-            self._telemetry.fatal(self.runner.group, error)
+            self._fail(error)
 
     async def _on_assigned(self, partitions: frozenset[TP]) -> None:
-        await self.runner.assigned(partitions)
+        try:
+            await self.runner.assigned(partitions)
+        except Exception as error:  # noqa: BLE001 - the client library would log it and go on
+            self._fail(error)
+            return
         self._assigned = partitions
+        self._ready.set()
         self.assigned_once.set()
         self._telemetry.event("PartitionsAssigned", stage=self.runner.group, partitions=len(partitions))
 
     async def _on_revoked(self, partitions: frozenset[TP]) -> None:
         # Batches in the channel are of the old assignment: its next owner reads them again.
         self._generation += 1
+        self._ready.clear()
         await self._commit()
         await self.runner.revoked(partitions)
         self._telemetry.event("PartitionsRevoked", stage=self.runner.group, partitions=len(partitions))
@@ -107,8 +130,10 @@ class Host:
             # Pauses are given anew every time: a rebalance drops them.
             full = self._channel.queue.qsize() >= _FULL
             self._consumer.pause(self._assigned if full else self.runner.paused())
+            found = await self._consumer.poll(_POLL_S)
+            # A poll may span a rebalance; what it gives out is of the assignment at its end.
             generation = self._generation
-            for tp, records in (await self._consumer.poll(_POLL_S)).items():
+            for tp, records in found.items():
                 if generation == self._generation:
                     await self._channel.put(Batch(tp, records, generation))
             if full:
@@ -130,7 +155,7 @@ class Host:
         self._telemetry.late.labels(stage).set(progress.details.get("late", 0))
 
     async def _commit(self) -> None:
-        offsets = self.runner.commits()
+        offsets = {} if self._failed else self.runner.commits()
         if not offsets:
             return
         try:

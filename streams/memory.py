@@ -196,13 +196,12 @@ class MemoryConsumer:
         self._position = {tp: commits[tp].offset if tp in commits else 0 for tp in partitions}
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
-        """Return what is new."""
+        """Return what is new; nothing is awaited after the fetch, so that no rebalance comes between."""
+        await asyncio.sleep(0)
         found = self._fetch()
         if not found:
             await self._log.wait(timeout_s)
             found = self._fetch()
-        else:
-            await asyncio.sleep(0)
         return found
 
     def _fetch(self) -> dict[TP, list[Envelope]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.errors import CallTimeout, PolicyMissing, Unavailable
+from agents.policy import Policy
 from agents.ports import Complete, HttpReply
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
@@ -159,6 +160,8 @@ class WorkRunner:
             lane.starts.pop(job.key, None)
 
     async def _run(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
+        # Only the policy knows the provider's name of the model: it is waited for before the call.
+        policy = await self._policy(job)
         for last in [False] * (job.tries - 1) + [True]:
             if not await self._may_run(lane, job):
                 return
@@ -166,12 +169,13 @@ class WorkRunner:
                 if self._world.now() > job.deadline:
                     conclusion = expired(job, self._world.worker, self._world.now())
                     break
-                answer = await self._attempt(lane, envelope, job)
+                answer = await self._attempt(lane, envelope, job, policy)
             if isinstance(answer, Unanswered) and not last:
                 # Whether the call took effect is unknown, so the next one carries the same key.
                 await self._end(lane, ended(job, self._world.worker, self._world.now(), "unanswered", 0, answer.code))
                 continue
-            conclusion = await self._conclude(job, answer)
+            now = self._world.now()
+            conclusion = conclude(job, answer, policy, self._dialect, self._world.worker, now)
             break
         await self._emit(lane, job, conclusion)
 
@@ -188,18 +192,18 @@ class WorkRunner:
             until = max(verdict.until, free_at if verdict is RUN else 0)
             await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
 
-    async def _attempt(self, lane: _Lane, envelope: Envelope, job: Job) -> HttpReply | Unanswered:
+    async def _attempt(
+        self, lane: _Lane, envelope: Envelope, job: Job, policy: Policy
+    ) -> HttpReply | Unanswered:
         record = started(job, self._world.worker, envelope.offset, self._world.now())
         placed: Placed = await (await self._world.outbox.send(emit_for(record)))
         lane.ledger.note(record)
         lane.starts.setdefault(job.key, placed.offset)
         lane.checkpoints.append((placed.timestamp, placed.offset))
-        policy = self._world.book[job.policy_hash] if job.policy_hash in self._world.book else None
-        wire = policy.models[job.model].wire_name if policy is not None else job.model
         body = unseal(job.body.sealed) if job.body.sealed is not None else b""
         call = self._dialect.write(
             body,
-            wire,
+            policy.models[job.model].wire_name,
             idempotency_key=job.key,
             request_id=job.request_id.hex(),
             timeout_s=job.call_timeout_ms / 1000,
@@ -211,14 +215,13 @@ class WorkRunner:
         except Unavailable:
             return Unanswered("unavailable")
 
-    async def _conclude(self, job: Job, answer: HttpReply | Unanswered) -> Conclusion:
+    async def _policy(self, job: Job) -> Policy:
         while True:
             try:
-                policy = self._world.book[job.policy_hash]
+                return self._world.book[job.policy_hash]
             except PolicyMissing as missing:
+                self._world.telemetry.waiting(self._stage.name, "policy")
                 await self._world.policies.has(missing.policy_hash)
-                continue
-            return conclude(job, answer, policy, self._dialect, self._world.worker, self._world.now())
 
     async def _emit(self, lane: _Lane, job: Job, conclusion: Conclusion) -> None:
         """Send what the call caused, wait for its acknowledgement, then close the attempt."""
