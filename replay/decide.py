@@ -8,14 +8,14 @@ every kind of decision in new processes with other hash seeds. Cores are compare
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agents.errors import NondeterminismError
 from replay.cases import Case, Unreadable, cases
 from replay.difference import Difference, difference
-from replay.fresh import SEEDS, remade
+from replay.fresh import SEEDS, Remade, remade
 from replay.remake import DECIDER, CoreEncoder, Raised, Remaker, load_plugins
 from replay.view import LogView
 from schemas.decision import Decision
@@ -129,7 +129,7 @@ def _check(case: Case, remaker: Remaker, encoder: CoreEncoder, tally: _Tally) ->
     tally.keep(case)
 
 
-def _check_sample(tally: _Tally, encoder: CoreEncoder, outcomes: Any) -> None:
+def _check_sample(tally: _Tally, encoder: CoreEncoder, outcomes: Iterable[Remade]) -> None:
     for case, seed, now in outcomes:
         logged = encoder.encode(case.schema_id, case.decision)
         if not _equal(encoder, case.schema_id, logged, now):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
 from replay.trail import Found, Trail
 from schemas.completion import Completion, Result
@@ -160,12 +160,16 @@ def _place(found: Found) -> dict[str, Any]:
 def _shown(found: Found | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    row: dict[str, Any] = {"record": type(found.record).__name__, "at": _place(found), **plain(found.record)}
+    row: dict[str, Any] = {
+        "record": type(found.record).__name__,
+        "at": _place(found),
+        **cast("dict[str, Any]", plain(found.record)),
+    }
     return row
 
 
 @singledispatch
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return *value* as plain values, without anything that could quote a request or its answer."""
     if not dataclasses.is_dataclass(value):
         return value
@@ -176,22 +180,22 @@ def plain(value: Any) -> Any:
 
 @plain.register(Sealed)
 @plain.register(Claim)
-def _(value: Sealed | Claim) -> Any:
+def _(value: Sealed | Claim) -> object:
     return {"withheld": True, "alg": value.alg}
 
 
 @plain.register
-def _(value: Body) -> Any:
+def _(value: Body) -> object:
     return {"withheld": True, "size": value.size}
 
 
 @plain.register
-def _(value: bytes) -> Any:
+def _(value: bytes) -> object:
     return value.hex() if len(value) == _ID_BYTES else {"withheld": True, "size": len(value)}
 
 
 @plain.register
-def _(value: Observations) -> Any:
+def _(value: Observations) -> object:
     # Not the value's own iterator: even a ragged record, which nobody should write, can be shown.
     names = [f.name for f in dataclasses.fields(value)]
     rows = zip(*(getattr(value, name) for name in names), strict=False)
@@ -199,15 +203,15 @@ def _(value: Observations) -> Any:
 
 
 @plain.register
-def _(value: Facts) -> Any:
+def _(value: Facts) -> object:
     return dict(zip(value.name, value.value, strict=False))
 
 
 @plain.register(tuple)
-def _(value: tuple[Any, ...]) -> Any:
+def _(value: tuple[Any, ...]) -> object:
     return [plain(inner) for inner in value]
 
 
 @plain.register
-def _(value: float) -> Any:
+def _(value: float) -> object:
     return None if math.isnan(value) else value

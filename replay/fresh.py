@@ -23,10 +23,13 @@ SEEDS = ("1", "2", "3")
 _TIMEOUT_S = 120.0
 _TAIL = 400
 
+Remade = tuple[Case, str, Decision | Raised]
+"""A case, the hash seed of the process that made it again, and what came of it."""
+
 
 def remade(
     sample: Sequence[Case], texts: Mapping[str, str], decider: str, seeds: Sequence[str] = SEEDS
-) -> Iterator[tuple[Case, str, Decision | Raised]]:
+) -> Iterator[Remade]:
     """Yield each case of *sample* with each seed and what came of it in that seed's process.
 
     Raises `Unavailable` if a process cannot run or fails before it decides.

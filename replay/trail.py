@@ -144,7 +144,7 @@ def _about(
                 yield Found(topic, partition, envelope.offset, envelope.timestamp, record)
 
 
-def _record(codec: Codec, envelope: Envelope, request_id: bytes) -> Any | None:
+def _record(codec: Codec, envelope: Envelope, request_id: bytes) -> object:
     """Return the record in *envelope* if it is about *request_id*."""
     # An id is its 16 bytes in Avro too: most records need no decoding to be ruled out.
     if envelope.value is None or request_id not in envelope.value:
