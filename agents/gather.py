@@ -9,11 +9,16 @@ window      nothing with an origin at or after low + W is let in; its input is p
 commit      on every input the commit stops before the first record whose origin is >= low, so
             that a re-read request never waits for a signal that was committed past.
 time        a SignalSet counts if its log timestamp <= decide_by; the deadline fires one second
-            after it, once each missing input was read to the end it had after that, or is paused.
+            after it, once each missing input was read to the end it had after that, or is paused
+            at an origin so far ahead that its role, whose span is below W, is done with this one.
+
+At most W x (inputs + 1) records are held, one fetch per input that the window stopped, and what the
+driver still offers of paused inputs (fetched before the pause was applied, or after it was lost).
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +77,8 @@ class _Input:
     position: int
     committed: int
     held: deque[Arrival] = field(default_factory=deque)
-    # (offset, origin) of what was let in and not yet committed, in the order of the input.
+    # (offset, origin) of what was let in and stops the commit. Origins rise: behind a record, one of
+    # an equal or older origin stops nothing, so that repeated signals do not pile up here.
     unsettled: deque[tuple[int, int]] = field(default_factory=deque)
     end: int = 0
     end_asked_at: int = -1
@@ -96,6 +102,7 @@ class Gather:
         self.window = window
         self._inputs = {s: _Input(start.get(s, 0), start.get(s, 0)) for s in (self.REQUESTS, *inputs)}
         self._pending: dict[int, _Pending] = {}
+        self._early: list[int] = []  # a heap of the origins of pending parts whose request was not read
         self._order: deque[int] = deque()
         self._open: set[int] = set()
         self._known = set(decided)
@@ -166,7 +173,7 @@ class Gather:
         """Make ready what is past its deadline and can be shown to miss nothing in time."""
         for origin, pending in list(self._pending.items()):
             due = pending.demanded is not None and now >= pending.decide_by + GRACE_MS
-            if due and all(self._exhausted(s, pending.decide_by) for s in pending.missing()):
+            if due and all(self._exhausted(s, origin, pending.decide_by) for s in pending.missing()):
                 pending.late.update(pending.missing())
                 self._complete(origin)
 
@@ -182,14 +189,15 @@ class Gather:
                 box.committed = moved[source] = offset
         return moved
 
-    def _exhausted(self, source: str, decide_by: int) -> bool:
+    def _exhausted(self, source: str, origin: int, decide_by: int) -> bool:
         box = self._inputs[source]
-        return bool(box.held) or (box.end_asked_at >= decide_by + GRACE_MS and box.position >= box.end)
+        if box.held:
+            # What is held may include this origin's signal, unless the window lies between the two.
+            return box.held[0].origin - self.window >= origin
+        return box.end_asked_at >= decide_by + GRACE_MS and box.position >= box.end
 
     def _expired(self, now: int) -> Iterable[_Pending]:
-        return (
-            p for p in self._pending.values() if p.demanded is not None and now >= p.decide_by + GRACE_MS
-        )
+        return (p for p in self._pending.values() if p.demanded is not None and now >= p.decide_by + GRACE_MS)
 
     def _drain(self) -> None:
         """Let in, input by input, whatever is inside the window."""
@@ -209,7 +217,10 @@ class Gather:
 
     def _admit(self, source: str, box: _Input, arrival: Arrival) -> None:
         box.position = arrival.offset + 1
-        box.unsettled.append((arrival.offset, arrival.origin))
+        if arrival.origin > (box.unsettled[-1][1] if box.unsettled else NO_ORIGIN):
+            box.unsettled.append((arrival.offset, arrival.origin))
+        if source == self.REQUESTS:
+            self._forget_before(arrival.offset if arrival.origin != NO_ORIGIN else box.position)
         if arrival.origin == NO_ORIGIN:
             return
         if source == self.REQUESTS:
@@ -217,14 +228,18 @@ class Gather:
         else:
             self._admit_part(source, arrival)
 
+    def _forget_before(self, origin: int) -> None:
+        """Drop the parts of offsets before *origin* that turned out to hold no request."""
+        while self._early and self._early[0] < origin:
+            del self._pending[heapq.heappop(self._early)]
+
     def _admit_request(self, arrival: Arrival) -> None:
         origin = arrival.origin
-        for gap in [o for o in self._pending if o < origin and o not in self._open]:
-            del self._pending[gap]  # parts of an offset that holds no request
         if origin in self._known:
             self._known.discard(origin)
-            self._pending.pop(origin, None)
             return
+        if self._early and self._early[0] == origin:
+            heapq.heappop(self._early)
         self._order.append(origin)
         self._open.add(origin)
         pending = self._pending.setdefault(origin, _Pending())
@@ -246,6 +261,7 @@ class Gather:
             return
         if pending is None:
             pending = self._pending[origin] = _Pending()
+            heapq.heappush(self._early, origin)
         if source in pending.parts or source in pending.late:
             return  # the first in the log counts
         if arrival.timestamp > pending.decide_by:

@@ -1,0 +1,1 @@
+"""Tests of what the agents do, and why."""
