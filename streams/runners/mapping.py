@@ -15,7 +15,7 @@ from streams.log import TP, Commit
 from streams.prefix import Prefix, Segment
 from streams.runners import Progress, World
 
-_RETRY_S = 0.5
+_RETRY_S = 0.2
 
 
 class MapRunner:
@@ -87,9 +87,10 @@ class MapRunner:
         while True:
             try:
                 return [emit for out in await self._stage.step(decoded) for emit in out]
-            except PolicyMissing as missing:
+            except PolicyMissing:
+                # It may name no policy at all: admission waits until any is active.
                 self._world.telemetry.waiting(self._stage.name, "policy")
-                await self._world.policies.has(missing.policy_hash)
+                await asyncio.sleep(_RETRY_S)
             except Unavailable:
                 await asyncio.sleep(_RETRY_S)
             except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
