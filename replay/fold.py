@@ -78,8 +78,9 @@ class FoldWorld:
     def bury(self, stage: str, envelope: Envelope, error: BaseException) -> None:
         """Write the dead letter of *envelope*."""
         letter = dead_letter(stage, envelope, error, now=self.clock.now)
-        partition = letter.partition % self.shelf.partitions(DEAD_LETTERS)
-        self.emit(Emit(DEAD_LETTERS, partition, letter.key or b"", letter))
+        place = (DEAD_LETTERS, letter.partition % self.shelf.partitions(DEAD_LETTERS))
+        self.emitted.append(Emit(*place, letter.key or b"", letter))
+        self.shelf.append(place, letter.key, self.codec.encode(letter), self.clock.now)
 
 
 class StageFold(Protocol):
@@ -230,8 +231,8 @@ class _MapFold:
             self._retry_at = self._world.clock.now + _RETRY_MS
             return False
         self._retry_at = None
-        for envelope, error in failures:
-            self._world.bury(self._stage.name, envelope, error)
+        for envelope, failure in failures:
+            self._world.bury(self._stage.name, envelope, failure)
         for emit in emits:
             self._world.emit(emit)
         self._position[p] = chunk[-1].offset + 1
