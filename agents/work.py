@@ -54,19 +54,23 @@ class Ledger:
         if len(self._ended) > self._limit:
             del self._ended[next(iter(self._ended))]
 
-    def judge(self, job: Job, worker: str, now: int) -> Verdict:
-        """Return what *worker* should do about *job* at *now* (ms)."""
+    def judge(self, job: Job, now: int) -> Verdict:
+        """Return what to do about *job* at *now* (ms).
+
+        An open start is waited for whoever wrote it: a worker that was restarted under its name, or that
+        got its partition back by a rebalance, must not call beside its own earlier call.
+        """
         if job.key in self._ended:
             return SKIP
         started = self._open.get(job.key)
-        if started is not None and started.worker != worker:
+        if started is not None:
             until = started.started_at + started.call_timeout_ms + GRACE_MS
             if now < until:
                 return Verdict("wait", until)
         return RUN if now >= job.not_before else Verdict("wait", job.not_before)
 
     def open_until(self) -> int:
-        """Return when (ms) the last open start of another life times out; 0 where none is open."""
+        """Return when (ms) the last open start times out; 0 where none is open."""
         return max((s.started_at + s.call_timeout_ms + GRACE_MS for s in self._open.values()), default=0)
 
 
@@ -103,7 +107,9 @@ def started(job: Job, worker: str, offset: int, now: int) -> AttemptStarted:
     )
 
 
-def ended(job: Job, worker: str, now: int, outcome: str, status: int, code: str) -> AttemptEnded:
+def ended(  # noqa: PLR0913 - the parts of one record
+    job: Job, worker: str, now: int, outcome: str, status: int, code: str
+) -> AttemptEnded:
     """Return the ledger entry that closes an attempt."""
     return AttemptEnded(
         job.request_id,
@@ -127,12 +133,14 @@ def expired(job: Job, worker: str, now: int) -> Conclusion:
     return Conclusion((result,), ended(job, worker, now, "error", 0, "deadline_exceeded"))
 
 
-def conclude(
+def conclude(  # noqa: PLR0913 - a call is known by its job, answer, policy and dialect
     job: Job, answer: HttpReply | Unanswered, policy: Policy, dialect: ProviderConfig, worker: str, now: int
 ) -> Conclusion:
     """Return what *answer* to the call of *job* causes at *now* (ms)."""
     if isinstance(answer, Unanswered):
-        return _advance(job, worker, now, 504 if answer.code == "timeout" else 502, f"provider_{answer.code}", 0)
+        return _advance(
+            job, worker, now, 504 if answer.code == "timeout" else 502, f"provider_{answer.code}", 0
+        )
     reply = dialect.read(answer)
     completion = _completion(job, answer, reply, policy, now)
     if reply.outcome == "ok":
@@ -142,8 +150,12 @@ def conclude(
         return Conclusion((completion, result), ended(job, worker, now, "ok", answer.status, ""))
     if reply.outcome == "never":
         message = f"{job.provider} refused the request with status {answer.status}"
-        result = replace(_result(job, now, answer.status, reply.error_code, message), answer=completion.answer)
-        return Conclusion((completion, result), ended(job, worker, now, "error", answer.status, reply.error_code))
+        result = replace(
+            _result(job, now, answer.status, reply.error_code, message), answer=completion.answer
+        )
+        return Conclusion(
+            (completion, result), ended(job, worker, now, "error", answer.status, reply.error_code)
+        )
     if answer.status == RATE_LIMITED:
         return _rate_limited(job, reply, worker, now)
     if reply.outcome == "retry" and job.tries > 1:
@@ -164,14 +176,18 @@ def _rate_limited(job: Job, reply: Reply, worker: str, now: int) -> Conclusion:
     """A 429 consumes no try: the lane waits, and the job with it, until the deadline."""
     wait = max(backoff_ms(job, reply.retry_after_s), 1)
     retry = _again(job, now + wait, job.tries)
-    return Conclusion((retry,), ended(job, worker, now, "retry", RATE_LIMITED, reply.error_code), pause_ms=wait)
+    return Conclusion(
+        (retry,), ended(job, worker, now, "retry", RATE_LIMITED, reply.error_code), pause_ms=wait
+    )
 
 
 def _again(job: Job, not_before: int, tries: int) -> Job:
     return replace(job, attempt=job.attempt + 1, tries=tries, not_before=not_before)
 
 
-def _advance(job: Job, worker: str, now: int, status: int, code: str, answered: int) -> Conclusion:
+def _advance(  # noqa: PLR0913 - where to, and why
+    job: Job, worker: str, now: int, status: int, code: str, answered: int
+) -> Conclusion:
     """Go on to the plan's next step; where there is none the request ends with an error."""
     index = job.plan_index + 1
     if index < len(job.plan):
@@ -240,4 +256,3 @@ def _result(job: Job, now: int, status: int, code: str, message: str) -> Result:
         custom_id=job.custom_id,
         line=job.line,
     )
-

@@ -107,14 +107,14 @@ class WorkFold:
         for key, task in list(lane.waiting.items()):
             if task.job.policy_hash not in self._world.book:
                 continue
-            if lane.ledger.judge(task.job, self._worker, self._world.clock.now) is SKIP:
+            if lane.ledger.judge(task.job, self._world.clock.now) is SKIP:
                 del lane.waiting[key]
             elif self._until(lane, task.job) <= self._world.clock.now:
                 yield task
 
     def _until(self, lane: _Lane, job: Job) -> int:
         now = self._world.clock.now
-        verdict = lane.ledger.judge(job, self._worker, now)
+        verdict = lane.ledger.judge(job, now)
         return max(verdict.until, self._free_at.get(job.model, 0) if verdict is RUN else 0)
 
     async def _call(self, task: _Task) -> HttpReply | Unanswered | Exception | None:

@@ -183,7 +183,7 @@ class WorkRunner:
         """Wait until *job* may be called; False if it turns out to have ended."""
         while True:
             now = self._world.now()
-            verdict = lane.ledger.judge(job, self._world.worker, now)
+            verdict = lane.ledger.judge(job, now)
             if verdict is SKIP:
                 return False
             free_at = self._lane_free_at.get(job.model, 0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from agents.policy import Policy
+from agents.ports import Complete, HttpCall, HttpReply
 from agents.providers import provider
 from agents.testing import HashClassifier, ScriptedProvider, policy_of
 from replay.fold import VirtualClock
@@ -77,6 +78,18 @@ class Cable(MemoryLog):
         """Read the shared log."""
         return self._shared.read(start, follow=follow)
 
+    def guard(self, complete: Complete) -> Complete:
+        """Return *complete* as a process has it: once killed, it calls nobody and hears no answer."""
+
+        async def call(name: str, asked: HttpCall) -> HttpReply:
+            if not self.cut:
+                reply = await complete(name, asked)
+            if self.cut:
+                await asyncio.Event().wait()
+            return reply
+
+        return call
+
     def kill(self) -> None:
         """Cut the connection and leave the groups without a word."""
         self.cut = True
@@ -96,16 +109,27 @@ class Worker:
     gone: bool = False
 
     async def kill(self) -> None:
-        """Kill it as SIGKILL would."""
+        """Kill it as SIGKILL would, and free what it held in this test's process."""
         self.cable.kill()
-        await self.bury()
-
-    async def bury(self) -> None:
-        """Free what a killed worker held in this test's process."""
         if not self.gone:
             self.gone = True
             await self.world.policies.stop()
+            for host in self.fleet.hosts:
+                for task in getattr(host.runner, "_tasks", ()):
+                    task.cancel()
             await self.fleet.abandon()
+
+    def dies_after(self, topic: str, count: int = 1) -> None:
+        """Cut it off as soon as its *count*-th record from now on has reached *topic* (any if empty)."""
+        left = count
+
+        def sent(where: str) -> None:
+            nonlocal left
+            left -= topic in {"", where}
+            if left == 0:
+                self.cable.kill()
+
+        self.cable.on_sent = sent
 
     async def stop(self) -> None:
         """Stop it in good order."""
@@ -153,7 +177,7 @@ class Play:
         runners = runners_for(
             roles or roles_for(self.policy),
             world,
-            Ports(self.classifier, self.provider),
+            Ports(self.classifier, cable.guard(self.provider)),
             tuning or Tuning(),
             dialects,
             Context("memory", self.partitions),
