@@ -134,7 +134,7 @@ def custom_id_of(raw: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _line(number: int, custom_id: str | None, url: str, body: dict[str, Any], headers: Any) -> Line:
+def _line(number: int, custom_id: str | None, url: str, body: dict[str, Any], headers: object) -> Line:
     if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
         message = "headers must be an object of strings"
         raise Refused("invalid_request", message)

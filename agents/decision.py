@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from agents.draw import pick, unit
-from agents.policy import Decision as DecisionRule
-from agents.policy import Policy, Routing
+from agents.policy import Policy
+from agents.policy_model import Decision as DecisionRule
+from agents.policy_model import Routing, leaf_key
 from agents.rules import Signals, SignalUnknown, Verdict, evaluate, trace_of
 from schemas.decision import DecisionCore, Facts, Trace
 from schemas.signal import SignalSet
@@ -26,9 +27,7 @@ def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts:
     routing = policy.routing_of(recipe)
     if routing is None:
         return _bypassed(policy, recipe, facts)
-    demanded = [
-        (str(type(c).model_fields["type"].default), c.name) for cs in routing.demanded.values() for c in cs
-    ]
+    demanded = [leaf_key(config) for configs in routing.demanded.values() for config in configs]
     signals: Signals = {(o.type, o.name): o for _, observed in sets for o in observed.observations}
     used = _names(key for key in demanded if key in signals and signals[key].status == "ok")
     missing = _names(key for key in demanded if key not in signals or signals[key].status != "ok")
@@ -147,5 +146,21 @@ def _failed(  # noqa: PLR0913 - the parts of one record
     facts: Facts,
 ) -> DecisionCore:
     return DecisionCore(
-        policy.hash, recipe, "failed", code, "", Trace(), (), (), (), "", (), used, missing, "", "", 0.0, facts
+        policy.hash,
+        recipe,
+        "failed",
+        code,
+        "",
+        Trace(),
+        (),
+        (),
+        (),
+        "",
+        (),
+        used,
+        missing,
+        "",
+        "",
+        0.0,
+        facts,
     )

@@ -62,7 +62,9 @@ def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | N
     if core.outcome == "failed":
         code = core.failure.split(":", 1)[0]
         text = _MESSAGES.get(code, f"the request could not be decided: {core.failure}")
-        return failure(request, decision.origin, (_STATUS.get(code, 503), core.failure, text), core.decision, now)
+        return failure(
+            request, decision.origin, (_STATUS.get(code, 503), core.failure, text), core.decision, now
+        )
     step = core.plan[0]
     return Job(
         request_id=request.request_id,
@@ -92,9 +94,7 @@ def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | N
     )
 
 
-def failure(
-    request: Request, origin: Origin, error: tuple[int, str, str], decision: str, now: int
-) -> Result:
+def failure(request: Request, origin: Origin, error: tuple[int, str, str], decision: str, now: int) -> Result:
     """Return the Result of a request that no provider will be asked for; *error* = status, code, text."""
     status, code, message = error
     return Result(

@@ -45,7 +45,9 @@ class Observer:
         contents = [_content(request) for request, _ in asked]
         rows: list[list[Observation]] = [
             [
-                _evaluated(config, content) if isinstance(config, Heuristic) else config.unobserved("failed", "")
+                _evaluated(config, content)
+                if isinstance(config, Heuristic)
+                else config.unobserved("failed", "")
                 for config in demand
             ]
             for demand, content in zip(demands, contents, strict=True)

@@ -13,210 +13,32 @@ from functools import cached_property
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from agents.errors import ConfigError, PolicyMissing
-from agents.rules import MAX_DEPTH, Node
-from agents.selectors import Candidate, SelectorConfig, selector
-from agents.signals import SignalConfig, signal
+from agents.policy_model import (
+    BYPASS,
+    Deadlines,
+    Decision,
+    Entrypoint,
+    Global,
+    Model,
+    Part,
+    Providers,
+    Recipe,
+    Routing,
+    errors_of,
+)
+from agents.selectors import Candidate
+from agents.signals import SignalConfig
 from schemas.decision import PlanStep
 
 _SETTINGS = ("listeners", "evaluation")
-_BYPASS = "(bypass)"
+# What the YAML library itself lets escape for scalars such as `2001-99-99` or `!!int ""`.
+_BAD_SCALAR = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Pricing(_Part):
-    """USD per million tokens."""
-
-    currency: str = "USD"
-    prompt_per_1m: float = Field(default=0.0, ge=0.0)
-    cached_input_per_1m: float | None = Field(default=None, ge=0.0)
-    completion_per_1m: float = Field(default=0.0, ge=0.0)
-
-
-class BackendRef(_Part):
-    """Where a model is served: `name` is the provider; endpoints and keys are settings."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-
-
-class Model(_Part):
-    """A model that requests can be routed to."""
-
-    name: str
-    provider_model_id: str = ""
-    pricing: Pricing = Pricing()
-    backend_refs: tuple[BackendRef, ...] = Field(min_length=1)
-
-    @property
-    def provider(self) -> str:
-        """Return the provider whose worker calls this model."""
-        return self.backend_refs[0].name
-
-    @property
-    def wire_name(self) -> str:
-        """Return the name that the provider knows this model by."""
-        return self.provider_model_id or self.name
-
-
-class Defaults(_Part):
-    """What holds where a decision says nothing."""
-
-    default_model: str | None = None
-
-
-class Providers(_Part):
-    """The models and what each costs."""
-
-    defaults: Defaults = Defaults()
-    models: tuple[Model, ...] = Field(min_length=1)
-
-
-class ModelRef(_Part):
-    """A candidate of a decision."""
-
-    model: str
-    weight: float = Field(default=1.0, ge=0.0)
-    use_reasoning: bool = False
-
-
-class Decision(_Part):
-    """A rule and the candidates that answer when it matches."""
-
-    name: str
-    description: str = ""
-    priority: int = 0
-    rules: Node | None = None
-    modelRefs: tuple[ModelRef, ...] = ()  # noqa: N815 - the format's own spelling
-    algorithm: Mapping[str, Any] = Field(default_factory=lambda: {"type": "static"})
-
-    @field_validator("algorithm")
-    @classmethod
-    def _algorithm_is_known(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        _selector_of(value)
-        return value
-
-    @cached_property
-    def selector(self) -> SelectorConfig:
-        """The way to choose among the candidates."""
-        return _selector_of(self.algorithm)
-
-
-def _selector_of(algorithm: Mapping[str, Any]) -> SelectorConfig:
-    kind = algorithm.get("type")
-    if kind not in selector:
-        known = ", ".join(name for name, _ in selector)
-        message = f"algorithm type {kind!r} is not one of: {known}"
-        raise ValueError(message)
-    unknown = set(algorithm) - {"type", kind}
-    if unknown:
-        message = f"algorithm has unknown keys {sorted(unknown)}; its settings go under {kind!r}"
-        raise ValueError(message)
-    return selector[str(kind)].model_validate(algorithm.get(str(kind)) or {})
-
-
-class Routing(_Part):
-    """Signals and the decisions over them."""
-
-    strategy: str = Field(default="priority", pattern="^priority$")
-    signals: Mapping[str, tuple[Mapping[str, Any], ...]] = Field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
-
-    @cached_property
-    def declared(self) -> tuple[SignalConfig, ...]:
-        """Every declared signal, in declaration order."""
-        by_collection = {cls.collection: cls for _, cls in signal}
-        return tuple(
-            by_collection[collection].model_validate(entry)
-            for collection, entries in self.signals.items()
-            for entry in entries
-        )
-
-    @model_validator(mode="after")
-    def _signals_are_known(self) -> Self:
-        known = sorted(cls.collection for _, cls in signal)
-        for collection in self.signals:
-            if collection not in known:
-                message = f"signals.{collection} is not supported; supported: {', '.join(known)}"
-                raise ValueError(message)
-        names = [_leaf_key(s) for s in self.declared]
-        for name in names:
-            if names.count(name) > 1:
-                message = f"signal {name[0]}:{name[1]} is declared twice"
-                raise ValueError(message)
-        self._check_leaves(set(names))
-        return self
-
-    def _check_leaves(self, names: set[tuple[str, str]]) -> None:
-        seen: set[str] = set()
-        for decision in self.decisions:
-            if decision.name in seen:
-                message = f"decision {decision.name!r} is declared twice"
-                raise ValueError(message)
-            seen.add(decision.name)
-            for leaf in decision.rules.leaves() if decision.rules else ():
-                if (leaf.type, leaf.name) not in names:
-                    message = f"decision {decision.name!r} refers to {leaf.leaf}, which is not declared"
-                    raise ValueError(message)
-
-    @cached_property
-    def demanded(self) -> Mapping[str, tuple[SignalConfig, ...]]:
-        """Role -> the signals of it that some decision refers to, in declaration order."""
-        wanted = {
-            (leaf.type, leaf.name) for d in self.decisions for leaf in (d.rules.leaves() if d.rules else ())
-        }
-        roles: dict[str, list[SignalConfig]] = {}
-        for config in self.declared:
-            if _leaf_key(config) in wanted:
-                roles.setdefault(config.role, []).append(config)
-        return {role: tuple(configs) for role, configs in roles.items()}
-
-
-def _leaf_key(config: SignalConfig) -> tuple[str, str]:
-    return str(type(config).model_fields["type"].default), config.name
-
-
-class Recipe(_Part):
-    """An isolated routing scope."""
-
-    name: str
-    description: str = ""
-    routing: Routing
-
-
-class Entrypoint(_Part):
-    """Which requested model names run which recipe."""
-
-    model_names: tuple[str, ...]
-    recipe: str
-
-
-class Router(_Part):
-    """Names of a requested model that mean: route it."""
-
-    auto_model_names: tuple[str, ...] = ("auto",)
-
-
-class Global(_Part):
-    """What holds for every recipe."""
-
-    router: Router = Router()
-
-
-class Deadlines(_Part):
-    """How long things may take, in seconds; `attempts` bounds the calls to one model."""
-
-    request_s: float = Field(default=86_400.0, gt=0)
-    call_s: float = Field(default=60.0, gt=0)
-    infer_s: float = Field(default=30.0, gt=0)
-    attempts: int = Field(default=3, ge=1, le=10)
-
-
-class Policy(_Part):
+class Policy(Part):
     """The policy as written, validated; see `Policy.parse` and `Policy.loads`."""
 
     version: str = "v0.3"
@@ -231,55 +53,58 @@ class Policy(_Part):
     @classmethod
     def parse(cls, text: str, where: str = "policy") -> Policy:
         """Return the policy in YAML *text*; raises `ConfigError` naming *where* and the path."""
-        try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{where}: not valid YAML: {error}") from None
-        except RecursionError:
-            raise ConfigError(f"{where}: nested too deeply") from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"{where}: a policy is a mapping with the keys providers and routing")
+        document = _mapping_in(text, where)
         return cls._validated({k: v for k, v in document.items() if k not in _SETTINGS}, where)
 
     @classmethod
     def loads(cls, normal_form: str) -> Policy:
         """Return the policy in its JSON normal form; raises `ConfigError`."""
-        return cls._validated(json.loads(normal_form), "policy normal form")
+        where = "policy normal form"
+        try:
+            document = json.loads(normal_form)
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{where}: not valid JSON") from None
+        if not isinstance(document, dict):
+            raise ConfigError(f"{where}: not a JSON object")
+        return cls._validated(document, where)
 
     @classmethod
-    def _validated(cls, document: dict[str, Any], where: str) -> Policy:
+    def _validated(cls, document: dict[Any, Any], where: str) -> Policy:
         try:
             return cls.model_validate(_without_settings(document))
         except ValidationError as error:
-            lines = [f"{'.'.join(str(p) for p in e['loc']) or 'policy'}: {e['msg']}" for e in error.errors()]
-            raise ConfigError(f"{where}: " + "; ".join(lines[:5])) from None
+            raise ConfigError(f"{where}: " + "; ".join(errors_of(error)[:5])) from None
         except RecursionError:
-            raise ConfigError(f"{where}: rules are nested deeper than {MAX_DEPTH}") from None
+            raise ConfigError(f"{where}: nested too deeply") from None
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Self:
-        known = set(self.models)
-        if len(known) != len(self.providers.models):
-            message = "providers.models: a model name is declared twice"
-            raise ValueError(message)
-        default = self.providers.defaults.default_model
-        wanted = [("providers.defaults.default_model", default)] if default else []
-        for scope, routing in self._scopes():
-            for d in routing.decisions:
-                wanted += [(f"{scope} decision {d.name!r}", ref.model) for ref in d.modelRefs]
-                if not d.modelRefs and not default:
-                    message = f"decision {d.name!r} has no modelRefs, and there is no default model"
-                    raise ValueError(message)
-        for place, model in wanted:
-            if model not in known:
-                message = f"{place} names model {model!r}, which providers.models does not declare"
-                raise ValueError(message)
-        names = {recipe.name for recipe in self.recipes}
-        for entry in self.entrypoints:
+        if len(self.models) != len(self.providers.models):
+            raise ValueError("providers.models: a model name is declared twice")
+        for place, model in self._references():
+            if model not in self.models:
+                raise ValueError(f"{place} names model {model!r}, which providers.models does not declare")
+        names = [recipe.name for recipe in self.recipes]
+        if len(set(names)) != len(names) or BYPASS in names:
+            raise ValueError(f"recipes: names must differ from each other and from {BYPASS}")
+        for index, entry in enumerate(self.entrypoints):
             if entry.recipe not in names:
-                message = f"an entrypoint names recipe {entry.recipe!r}, which is not declared"
-                raise ValueError(message)
+                raise ValueError(f"entrypoints.{index} names recipe {entry.recipe!r}, which is not declared")
         return self
+
+    def _references(self) -> Iterator[tuple[str, str]]:
+        """Iterate over every place that names a model."""
+        default = self.providers.defaults.default_model
+        if default is not None:
+            yield "providers.defaults.default_model", default
+        for scope, routing in self._scopes():
+            for decision in routing.decisions:
+                if not decision.modelRefs and default is None:
+                    raise ValueError(
+                        f"{scope} decision {decision.name!r} has no modelRefs, and there is no default model"
+                    )
+                for ref in decision.modelRefs:
+                    yield f"{scope} decision {decision.name!r}", ref.model
 
     def _scopes(self) -> Iterator[tuple[str, Routing]]:
         yield "routing", self.routing
@@ -319,7 +144,7 @@ class Policy(_Part):
                 return entry.recipe
         if not requested_model or requested_model in self.global_.router.auto_model_names:
             return ""
-        return _BYPASS if requested_model in self.models else None
+        return BYPASS if requested_model in self.models else None
 
     def routing_of(self, recipe: str) -> Routing | None:
         """Return the routing of *recipe*, or None if it routes nothing (a bypass)."""
@@ -352,11 +177,27 @@ class Policy(_Part):
         return (prompt + completion_tokens * pricing.completion_per_1m) / 1_000_000
 
 
-def _without_settings(document: dict[str, Any]) -> dict[str, Any]:
+def _mapping_in(text: str, where: str) -> dict[Any, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    except _BAD_SCALAR as error:
+        raise ConfigError(
+            f"{where}: a value cannot be read as the YAML type it looks like: {error}"
+        ) from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{where}: a policy is a mapping with the keys providers and routing")
+    return document
+
+
+def _without_settings(document: dict[Any, Any]) -> dict[Any, Any]:
     """Return *document* with endpoints and keys, which are settings, dropped from backend_refs."""
     providers = document.get("providers")
     models = providers.get("models") if isinstance(providers, dict) else None
-    if not isinstance(models, list):
+    if not isinstance(providers, dict) or not isinstance(models, list):
         return document
     kept = []
     for model in models:
@@ -366,17 +207,22 @@ def _without_settings(document: dict[str, Any]) -> dict[str, Any]:
             kept.append({**model, "backend_refs": trimmed})
         else:
             kept.append(model)
-    return {**document, "providers": {**providers, "models": kept}}  # type: ignore[dict-item]
+    return {**document, "providers": {**providers, "models": kept}}
 
 
-def endpoints_in(text: str) -> Mapping[str, str]:
-    """Return provider -> base URL as the backend_refs of YAML *text* have them: they are settings."""
-    document = yaml.safe_load(text)
+def endpoints_in(text: str, where: str = "policy") -> Mapping[str, str]:
+    """Return provider -> base URL as the backend_refs of YAML *text* have them: they are settings.
+
+    Raises `ConfigError` if the text cannot be read; what is no endpoint is left to `Policy.parse`.
+    """
+    providers = _mapping_in(text, where).get("providers")
+    models = providers.get("models") if isinstance(providers, dict) else None
     found: dict[str, str] = {}
-    for model in (document.get("providers") or {}).get("models") or ():
-        for ref in model.get("backend_refs") or ():
-            if isinstance(ref, dict) and "base_url" in ref:
-                found[ref["name"]] = ref["base_url"]
+    for model in models if isinstance(models, list) else ():
+        refs = model.get("backend_refs") if isinstance(model, dict) else None
+        for ref in refs if isinstance(refs, list) else ():
+            if isinstance(ref, dict) and "name" in ref and "base_url" in ref:
+                found[str(ref["name"])] = str(ref["base_url"])
     return found
 
 

@@ -22,7 +22,7 @@ class DuplicatePluginError(Exception):
 class PluginConfig(BaseModel):
     """Base of every plugin's configuration; the literal ``type`` selects the plugin."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 T = TypeVar("T", bound=PluginConfig)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from schemas.decision import MATCH, NO_MATCH, UNKNOWN, Trace
 from schemas.signal import Observation
@@ -22,7 +22,7 @@ Signals = Mapping[tuple[str, str], Observation]
 MAX_DEPTH = 32
 
 
-class SignalUnknown(Exception):  # noqa: N818 - an outcome of evaluation, not an error of ours
+class SignalUnknown(Exception):
     """A leaf whose rule says fail_request met an unknown signal; *leaf* is ``type:name``."""
 
     def __init__(self, leaf: str) -> None:
@@ -33,7 +33,7 @@ class SignalUnknown(Exception):  # noqa: N818 - an outcome of evaluation, not an
 class Predicate(BaseModel):
     """Bounds on a signal's number: its value, else its confidence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gt: float | None = None
     gte: float | None = None
@@ -58,13 +58,17 @@ class Predicate(BaseModel):
         )
 
 
-Operator = Annotated[Literal["AND", "OR", "NOT"], StringConstraints(to_upper=True)]
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Operator = Annotated[Literal["AND", "OR", "NOT"], BeforeValidator(_upper)]
 
 
 class Node(BaseModel):
     """A leaf (type and name) or an operator over conditions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     type: str | None = None
     name: str | None = None
@@ -82,6 +86,9 @@ class Node(BaseModel):
         elif self.operator is None:
             message = "a rule is a leaf {type, name} or {operator: AND|OR|NOT, conditions: [...]}"
             raise ValueError(message)
+        elif self.name is not None or self.predicate is not None:
+            message = "an operator has conditions, and neither name nor predicate"
+            raise ValueError(message)
         elif self.operator == "NOT" and len(self.conditions) != 1:
             message = f"NOT takes exactly one condition, not {len(self.conditions)}"
             raise ValueError(message)
@@ -91,6 +98,11 @@ class Node(BaseModel):
     def leaf(self) -> str:
         """Return ``type:name``."""
         return f"{self.type}:{self.name}"
+
+    @property
+    def depth(self) -> int:
+        """Return how many levels lie below, a leaf counting 0."""
+        return 1 + max((child.depth for child in self.conditions), default=-1)
 
     def leaves(self) -> Iterator[Node]:
         """Iterate over the leaves below, in order."""
@@ -130,7 +142,7 @@ def _evaluate(node: Node, signals: Signals, depth: int) -> Verdict:
         return _or(node, signals, depth)
     child = _evaluate(node.conditions[0], signals, depth + 1)
     confidence = 0.0 if child.matched else 1.0
-    return _combined("NOT", not child.matched, confidence, (child,), depth)
+    return _combined("NOT", (child,), depth, matched=not child.matched, confidence=confidence)
 
 
 def _leaf(node: Node, signals: Signals, depth: int) -> Verdict:
@@ -140,12 +152,12 @@ def _leaf(node: Node, signals: Signals, depth: int) -> Verdict:
             raise SignalUnknown(node.leaf)
         matched, confidence, state = node.on_unknown == "match", 0.0, UNKNOWN
     elif node.predicate is not None:
-        number = seen.confidence if seen.value != seen.value else seen.value  # noqa: PLR0124 - NaN
+        number = seen.confidence if seen.value != seen.value else seen.value
         matched = node.predicate.holds(number)
         confidence, state = (1.0, MATCH) if matched else (0.0, NO_MATCH)
     elif seen.matched:
         # A signal that records no confidence counts as certain.
-        confidence = 1.0 if seen.confidence != seen.confidence else seen.confidence  # noqa: PLR0124 - NaN
+        confidence = 1.0 if seen.confidence != seen.confidence else seen.confidence
         matched, state = True, MATCH
     else:
         matched, confidence, state = False, 0.0, NO_MATCH
@@ -159,10 +171,10 @@ def _and(node: Node, signals: Signals, depth: int) -> Verdict:
         child = _evaluate(condition, signals, depth + 1)
         children.append(child)
         if not child.matched:
-            return _combined("AND", matched=False, confidence=0.0, children=tuple(children), depth=depth)
+            return _combined("AND", tuple(children), depth, matched=False, confidence=0.0)
         total += child.confidence
     mean = total / len(children) if children else 0.0
-    return _combined("AND", matched=True, confidence=mean, children=tuple(children), depth=depth)
+    return _combined("AND", tuple(children), depth, matched=True, confidence=mean)
 
 
 def _or(node: Node, signals: Signals, depth: int) -> Verdict:
@@ -170,11 +182,11 @@ def _or(node: Node, signals: Signals, depth: int) -> Verdict:
     matched = [child for child in children if child.matched]
     best = max(matched, key=lambda child: child.confidence) if matched else None
     confidence = best.confidence if best is not None else 0.0
-    return _combined("OR", best is not None, confidence, children, depth)
+    return _combined("OR", children, depth, matched=best is not None, confidence=confidence)
 
 
 def _combined(
-    kind: str, matched: bool, confidence: float, children: tuple[Verdict, ...], depth: int
+    kind: str, children: tuple[Verdict, ...], depth: int, *, matched: bool, confidence: float
 ) -> Verdict:
     head = (kind, "", MATCH if matched else NO_MATCH, confidence, depth)
     rows = tuple(row for child in children for row in child.rows)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from schemas.dead_letter import DeadLetter, Header
 from schemas.envelope import Envelope
+from schemas.identity import ID_BYTES
 
 
-def dead_letter(
+def dead_letter(  # noqa: PLR0913 - what a dead letter says
     stage: str, source: Envelope, error: BaseException, *, now: int, attempts: int = 1, policy_hash: str = ""
 ) -> DeadLetter:
     """Return the dead letter of *source*: bytes untouched, the error's class, and no quoted content."""
     header_hash = dict(source.headers).get("policy_hash", b"")
-    request_id = source.key if source.key is not None and len(source.key) == 16 else None
+    request_id = source.key if source.key is not None and len(source.key) == ID_BYTES else None
     return DeadLetter(
         stage=stage,
         error_class=type(error).__name__,

@@ -24,7 +24,15 @@ from schemas.identity import Origin, partition_for
 from schemas.job import Job
 from schemas.request import Request
 from schemas.signal import SignalSet
-from schemas.topics import DECISIONS, REQUESTS, RESULTS, attempts_topic, inbox_topic, jobs_topic, signals_topic
+from schemas.topics import (
+    DECISIONS,
+    REQUESTS,
+    RESULTS,
+    attempts_topic,
+    inbox_topic,
+    jobs_topic,
+    signals_topic,
+)
 
 WINDOW = 1024
 HORIZON_MS = 24 * 3600 * 1000
@@ -41,7 +49,7 @@ class Emit:
     record: Any
 
 
-def emit_for(record: Any) -> Emit:
+def emit_for(record: Any) -> Emit:  # noqa: ANN401 - any record with an origin
     """Return *record*, which carries an origin, bound for its topic in the origin's partition."""
     topic = _TOPIC_OF[type(record).__name__](record)
     return Emit(topic, record.origin.partition, record.request_id, record)
@@ -112,9 +120,7 @@ class WorkStage:
 Stage = MapStage | JoinStage | WorkStage
 
 
-def admission_stage(
-    source: str, active: Callable[[], Admission], cluster: str, partitions: int
-) -> MapStage:
+def admission_stage(source: str, active: Callable[[], Admission], cluster: str, partitions: int) -> MapStage:
     """Return the stage that admits foreign records of `inbox.<source>`; refusals are dead letters."""
 
     async def step(chunk: Sequence[tuple[Envelope, Any]]) -> list[tuple[Emit, ...]]:
@@ -147,9 +153,7 @@ def signal_stage(role: str, book: PolicyBook, infer: Infer, clock: Clock, *, cla
         return () if found is None else (emit_for(found),)
 
     size, parallel = (16, 4) if classified else (256, 1)
-    return MapStage(
-        f"signal.{role}", f"signals.{role}", REQUESTS, Request, step, on_failure, size, parallel
-    )
+    return MapStage(f"signal.{role}", f"signals.{role}", REQUESTS, Request, step, on_failure, size, parallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
     """Return the stage that gathers the demanded signals of each request and decides."""
     inputs = tuple(signals_topic(role) for role in roles)
 
-    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:
+    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source != REQUESTS:
             return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
         demand = book[record.policy_hash].demand(record.recipe)
@@ -219,14 +223,14 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
 def dispatch_stage(window: int = WINDOW) -> JoinStage:
     """Return the stage that reads the first Decision of each request back and emits its job."""
 
-    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:
+    def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source == REQUESTS:
             return Arrival(
                 envelope.offset, envelope.timestamp, envelope.offset, record, (DECISIONS,), NO_DEADLINE
             )
         return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
 
-    def note(state: FirstDecisions, envelope: Envelope, record: Any) -> None:
+    def note(state: FirstDecisions, envelope: Envelope, record: object) -> None:
         if isinstance(record, Decision):
             state.note(record, envelope.offset, envelope.timestamp)
 
@@ -264,9 +268,7 @@ def job_emit(job: Job) -> Emit:
     return emit_for(job)
 
 
-def gather_for(
-    stage: JoinStage, start: dict[str, int], decided: Sequence[int] = ()
-) -> Gather:
+def gather_for(stage: JoinStage, start: dict[str, int], decided: Sequence[int] = ()) -> Gather:
     """Return the gather of one partition of *stage*, from the committed offsets in *start*."""
     return Gather(stage.inputs, stage.window, start, decided)
 

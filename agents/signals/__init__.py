@@ -31,13 +31,15 @@ class SignalConfig(PluginConfig):
         self, *, matched: bool, label: str = "", confidence: float = NAN, value: float = NAN
     ) -> Observation:
         """Return an observation of this signal with status ok."""
-        kind = self.model_fields["type"].default
+        kind = type(self).model_fields["type"].default
         return Observation(kind, self.name, label, matched, confidence, value, "ok", "")
 
     def unobserved(self, status: str, reason: str) -> Observation:
         """Return an observation that says why there is none; *status* is failed or skipped."""
-        kind = self.model_fields["type"].default
-        return Observation(kind, self.name, "", False, NAN, NAN, status, reason)
+        kind = type(self).model_fields["type"].default
+        return Observation(
+            kind, self.name, "", matched=False, confidence=NAN, value=NAN, status=status, reason=reason
+        )
 
 
 class Heuristic(SignalConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -13,7 +13,7 @@ from schemas.signal import Observation
 _SUFFIXES = {"K": 1_000, "M": 1_000_000}
 
 
-def _tokens(value: Any) -> Any:
+def _tokens(value: object) -> object:
     """Return a token count written as 16K or 1M as a number; other values pass to validation."""
     if isinstance(value, str) and value[-1:].upper() in _SUFFIXES:
         try:

@@ -13,7 +13,9 @@ from agents.content import Content
 from agents.signals import Heuristic, signal
 from schemas.signal import Observation
 
-_HAN = re.compile("[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
+_HAN = re.compile(
+    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]"
+)
 _WORD = re.compile(r"\w")
 
 
@@ -49,7 +51,7 @@ class Keyword(Heuristic):
         bounded = _WORD.search(keyword) and not _HAN.search(keyword)
         return rf"\b{quoted}\b" if bounded else quoted
 
-    def _compile(self, pattern: str) -> Any:
+    def _compile(self, pattern: str) -> Any:  # noqa: ANN401 - re2 ships no types
         return re2.compile(pattern if self.case_sensitive else f"(?i){pattern}")
 
     @cached_property
