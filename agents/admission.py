@@ -6,6 +6,7 @@ It names the request, seals its body, and stamps the policy, the recipe and the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,20 @@ from schemas.sealed import Body, seal_plainly
 MAX_BODY = 256 * 1024
 MAX_LINE = 1024 * 1024
 ENDPOINTS = ("/v1/chat/completions",)
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "proxy-authorization"})
+_SECRET_WORDS = frozenset(
+    {
+        "apikey",
+        "auth",
+        "authorization",
+        "cookie",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "secret",
+        "token",
+    }
+)
 _MAX_CUSTOM_ID = 512
 
 
@@ -69,7 +83,7 @@ class Admission:
             raise Refused("unsupported_url", message)
         limit = int(self.policy.deadlines.request_s * 1000)
         batch = source == "batch"
-        headers = {k: v for k, v in line.headers.items() if k not in _SECRET_HEADERS}
+        headers = {k: v for k, v in line.headers.items() if not _is_secret(k)}
         subject = headers.get("x-authz-user-id")
         groups = [g.strip() for g in headers.get("x-authz-user-groups", "").split(",")]
         return Request(
@@ -138,7 +152,7 @@ def _line(number: int, custom_id: str | None, url: str, body: dict[str, Any], he
     if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
         message = "headers must be an object of strings"
         raise Refused("invalid_request", message)
-    model = body.get("model") or ""
+    model = "" if body.get("model") is None else body["model"]
     if not isinstance(model, str):
         message = "model must be a string"
         raise Refused("invalid_request", message)
@@ -146,10 +160,19 @@ def _line(number: int, custom_id: str | None, url: str, body: dict[str, Any], he
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         message = "messages must be a non-empty list of objects"
         raise Refused("invalid_request", message)
-    encoded = orjson.dumps(body)
+    try:
+        encoded = orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        message = "body is nested too deeply"
+        raise Refused("invalid_request", message) from None
     if len(encoded) > MAX_BODY:
         raise _too_large(len(encoded), MAX_BODY)
     return Line(number, custom_id, url, encoded, model, {k.lower(): v for k, v in headers.items()})
+
+
+def _is_secret(header: str) -> bool:
+    """Tell whether a header is a credential by its name; such a header is never kept."""
+    return not _SECRET_WORDS.isdisjoint(re.split("[-_]", header.lower()))
 
 
 def _too_large(size: int, limit: int) -> Refused:

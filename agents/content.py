@@ -79,7 +79,7 @@ class Content:
         )
         envelope = _ENVELOPE_PER_MESSAGE * len(self.messages) + _ENVELOPE_PER_CALL * len(calls)
         reserved = self.document.get("max_completion_tokens") or self.document.get("max_tokens") or 0
-        reply = reserved if isinstance(reserved, int) else 0
+        reply = max(reserved, 0) if isinstance(reserved, int) else 0
         return -(-text // 4) + structured + _TOKENS_PER_IMAGE * images + envelope + reply
 
 

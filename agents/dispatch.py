@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from agents.errors import InvalidRecord
 from schemas.completion import Result
 from schemas.decision import Decision
@@ -28,7 +30,8 @@ class FirstDecisions:
     def __init__(self, limit: int, horizon_ms: int) -> None:
         self._limit = limit
         self._horizon_ms = horizon_ms
-        self._first: dict[bytes, tuple[int, int]] = {}
+        # Ordered: dropping the oldest of a plain dict searches past all that were dropped before it.
+        self._first: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
 
     def note(self, decision: Decision, offset: int, timestamp: int) -> None:
         """Note *decision*, read at *offset* with log *timestamp* (ms)."""
@@ -40,7 +43,7 @@ class FirstDecisions:
         self._first.pop(decision.request_id, None)
         self._first[decision.request_id] = (offset, timestamp)
         if len(self._first) > self._limit:
-            del self._first[next(iter(self._first))]
+            self._first.popitem(last=False)
 
     def is_first(self, decision: Decision, offset: int) -> bool:
         """Tell whether the one at *offset* is the request's decision."""

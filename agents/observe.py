@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import orjson
@@ -21,7 +22,22 @@ from schemas.signal import Observation, Observations, SignalSet
 Clock = Callable[[], int]
 """Microseconds since the epoch; the driver's."""
 
+Vectors = NDArray[np.float32]
+
 _MAX_REFERENCES = 10_000
+_LEAST_S = 0.001
+# What a signal may stumble over in content of an unexpected shape.
+_BAD_CONTENT = (InvalidRecord, TypeError, ValueError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """An observation that needs a classifier: its place in the rows, and the text to look at."""
+
+    row: int
+    column: int
+    config: Classified
+    text: str
 
 
 class Observer:
@@ -32,7 +48,8 @@ class Observer:
         self._book = book
         self._infer = infer
         self._clock = clock
-        self._references: dict[tuple[str, str], NDArray[np.float32]] = {}
+        # By classifier, version and text: vectors of other weights are never compared with each other.
+        self._references: dict[tuple[str, str, str], Vectors] = {}
         self._versions: dict[str, str] = {}
 
     async def observe(self, asked: Sequence[tuple[Request, Origin]]) -> list[SignalSet | None]:
@@ -41,101 +58,83 @@ class Observer:
         Raises `agents.errors.PolicyMissing` if a stamped policy has not been read yet.
         """
         began = self._clock()
-        demands = [self._book[r.policy_hash].demand(r.recipe).get(self._role, ()) for r, _ in asked]
+        demands = [self._demand(request) for request, _ in asked]
         contents = [_content(request) for request, _ in asked]
-        rows: list[list[Observation]] = [
-            [
-                _evaluated(config, content)
-                if isinstance(config, Heuristic)
-                else config.unobserved("failed", "")
-                for config in demand
-            ]
+        rows = [
+            [_evaluated(config, content) for config in demand]
             for demand, content in zip(demands, contents, strict=True)
         ]
-        used = await self._classify(asked, demands, contents, rows)
+        budgets = [self._book[request.policy_hash].deadlines.infer_s for request, _ in asked]
+        versions: dict[str, str] = {}
+        for classifier, cells in _cells(demands, contents).items():
+            budget = min(budgets[cell.row] for cell in cells)
+            versions[classifier] = await self._classify(classifier, cells, rows, budget)
         elapsed = self._clock() - began
         return [
-            self._set(request, origin, observed, (began, elapsed), used) if demand else None
+            self._set(request, origin, observed, (began, elapsed), _used(demand, versions))
+            if demand
+            else None
             for (request, origin), demand, observed in zip(asked, demands, rows, strict=True)
         ]
 
     def failed(self, request: Request, origin: Origin, reason: str) -> SignalSet | None:
         """Return a set that says that nothing could be observed, so that nobody waits for it."""
-        demand = self._book[request.policy_hash].demand(request.recipe).get(self._role, ())
-        rows = [config.unobserved("failed", reason) for config in demand]
-        return self._set(request, origin, rows, (self._clock(), 0), ()) if rows else None
+        rows = [config.unobserved("failed", reason) for config in self._demand(request)]
+        return self._set(request, origin, rows, (self._clock(), 0), {}) if rows else None
+
+    def _demand(self, request: Request) -> Sequence[SignalConfig]:
+        return self._book[request.policy_hash].demand(request.recipe).get(self._role, ())
 
     async def _classify(
-        self,
-        asked: Sequence[tuple[Request, Origin]],
-        demands: Sequence[Sequence[SignalConfig]],
-        contents: Sequence[Content | str],
-        rows: list[list[Observation]],
-    ) -> tuple[str, ...]:
-        """Fill in the classified rows, one inference per classifier for all requests together."""
-        cells = [
-            (row, column, config)
-            for row, demand in enumerate(demands)
-            for column, config in enumerate(demand)
-            if isinstance(config, Classified)
-        ]
-        classifiers = tuple(dict.fromkeys(config.classifier for _, _, config in cells))
-        for classifier in classifiers:
-            mine = [cell for cell in cells if cell[2].classifier == classifier]
-            budget = min(self._book[asked[row][0].policy_hash].deadlines.infer_s for row, _, _ in mine)
-            await self._classify_with(classifier, mine, contents, rows, budget)
-        return classifiers
-
-    async def _classify_with(
-        self,
-        classifier: str,
-        cells: Sequence[tuple[int, int, Classified]],
-        contents: Sequence[Content | str],
-        rows: list[list[Observation]],
-        budget: float,
-    ) -> None:
-        texts: dict[str, int] = {}
-        wanted: list[tuple[int, int, Classified, str]] = []
-        for row, column, config in cells:
-            content = contents[row]
-            text = _encoded(config, content) if isinstance(content, Content) else None
-            if text is None:
-                reason = content if isinstance(content, str) else "the content could not be read"
-                rows[row][column] = config.unobserved("failed", reason)
-                continue
-            texts.setdefault(text, len(texts))
-            wanted.append((row, column, config, text))
-        unknown = self._unknown_references(classifier, [config for _, _, config, _ in wanted])
+        self, classifier: str, cells: Sequence[_Cell], rows: list[list[Observation]], budget: float
+    ) -> str:
+        """Fill in the rows of *cells* by one inference for all; return the version that answered."""
+        references = list(dict.fromkeys(text for cell in cells for text in cell.config.references()))
+        texts = list(dict.fromkeys(cell.text for cell in cells))
         try:
-            vectors = await self._infer_all(classifier, [*texts, *unknown], budget)
+            version, vectors, known = await self._infer_all(classifier, texts, references, budget)
         except Unavailable as error:
-            for row, column, config, _ in wanted:
-                rows[row][column] = config.unobserved("failed", _unavailable(error))
-            return
-        for text, vector in zip(unknown, vectors[len(texts) :], strict=True):
-            self._references[classifier, text] = vector
-        for row, column, config, text in wanted:
-            references = np.stack([self._references[classifier, r] for r in config.references()])
-            rows[row][column] = config.decode(vectors[texts[text]], references)
+            for cell in cells:
+                rows[cell.row][cell.column] = cell.config.unobserved("failed", type(error).__name__)
+            return ""
+        for cell in cells:
+            rows[cell.row][cell.column] = _decoded(cell.config, vectors[cell.text], known)
+        return version
 
-    def _unknown_references(self, classifier: str, configs: Sequence[Classified]) -> list[str]:
-        if len(self._references) > _MAX_REFERENCES:
-            self._references.clear()
-        wanted = dict.fromkeys(text for config in configs for text in config.references())
-        return [text for text in wanted if (classifier, text) not in self._references]
+    async def _infer_all(
+        self, classifier: str, texts: Sequence[str], references: Sequence[str], budget: float
+    ) -> tuple[str, Mapping[str, Vectors], Mapping[str, Vectors]]:
+        """Return version, text -> vector and reference -> vector, all of the same weights.
 
-    async def _infer_all(self, classifier: str, texts: Sequence[str], budget: float) -> NDArray[np.float32]:
-        if not texts:
-            return np.zeros((0, 0), np.float32)
-        inference = await self._infer(classifier, texts, budget)
-        if inference.version != self._versions.get(classifier, inference.version):
-            # Other weights: vectors of the old ones cannot be compared with new ones.
+        Other chunks may be under way, so nothing of the cache is relied on across an inference. If the
+        classifier comes back with other weights, all is inferred once more, within the same budget.
+        """
+        until = self._clock() + int(budget * 1_000_000)
+        version = self._versions.get(classifier, "")
+        known = self._known(classifier, version, references)
+        new = [text for text in references if text not in known]
+        inference = await self._infer(classifier, [*texts, *new], budget)
+        if known and inference.version != version:
+            known, new = {}, list(references)
+            left = max((until - self._clock()) / 1_000_000, _LEAST_S)
+            inference = await self._infer(classifier, [*texts, *new], left)
+        if len(inference.vectors) != len(texts) + len(new):
+            raise Unavailable(f"classifier {classifier!r} answered with another number of rows than texts")
+        vectors = dict(zip(texts, inference.vectors, strict=False))
+        known |= dict(zip(new, inference.vectors[len(texts) :], strict=True))
+        self._remember(classifier, inference.version, known)
+        return inference.version, vectors, known
+
+    def _known(self, classifier: str, version: str, references: Sequence[str]) -> dict[str, Vectors]:
+        found = ((text, self._references.get((classifier, version, text))) for text in references)
+        return {text: vector for text, vector in found if vector is not None}
+
+    def _remember(self, classifier: str, version: str, known: Mapping[str, Vectors]) -> None:
+        changed = version != self._versions.get(classifier, version)
+        if changed or len(self._references) + len(known) > _MAX_REFERENCES:
             self._references.clear()
-            self._versions[classifier] = inference.version
-            message = f"classifier {classifier!r} changed its weights"
-            raise Unavailable(message)
-        self._versions[classifier] = inference.version
-        return inference.vectors
+        self._versions[classifier] = version
+        self._references |= {(classifier, version, text): vector for text, vector in known.items()}
 
     def _set(
         self,
@@ -143,7 +142,7 @@ class Observer:
         origin: Origin,
         rows: list[Observation],
         timing: tuple[int, int],
-        classifiers: tuple[str, ...],
+        versions: Mapping[str, str],
     ) -> SignalSet:
         return SignalSet(
             request_id=request.request_id,
@@ -154,8 +153,8 @@ class Observer:
             observations=Observations.of(rows),
             started_at=timing[0] // 1000,
             elapsed_us=timing[1],
-            classifiers=classifiers,
-            versions=tuple(self._versions.get(c, "") for c in classifiers),
+            classifiers=tuple(versions),
+            versions=tuple(versions.values()),
         )
 
 
@@ -163,25 +162,56 @@ def _content(request: Request) -> Content | str:
     """Return the request's content, or why there is none to look at."""
     if request.body.sealed is None:
         return "the body is kept elsewhere"
-    headers = orjson.loads(unseal(request.headers)) if request.headers is not None else {}
-    return Content(unseal(request.body.sealed), headers)
+    try:
+        headers = orjson.loads(unseal(request.headers)) if request.headers is not None else {}
+        return Content(unseal(request.body.sealed), headers)
+    except ValueError:
+        return "the request is sealed with a key that is not held here"
 
 
-def _evaluated(config: Heuristic, content: Content | str) -> Observation:
+def _evaluated(config: SignalConfig, content: Content | str) -> Observation:
+    """Return what a heuristic observes; of a classified signal, what holds if it cannot be asked for."""
     if isinstance(content, str):
         return config.unobserved("failed", content)
+    if not isinstance(config, Heuristic):
+        return config.unobserved("failed", "the content could not be read")
     try:
         return config.evaluate(content)
-    except (InvalidRecord, TypeError, ValueError, KeyError, AttributeError) as error:
+    except _BAD_CONTENT as error:
         return config.unobserved("failed", type(error).__name__)
+
+
+def _cells(
+    demands: Sequence[Sequence[SignalConfig]], contents: Sequence[Content | str]
+) -> dict[str, list[_Cell]]:
+    """Return classifier -> what it is to look at; content that cannot be read is left out."""
+    cells: dict[str, list[_Cell]] = {}
+    for row, (demand, content) in enumerate(zip(demands, contents, strict=True)):
+        for column, config in enumerate(demand):
+            if not isinstance(config, Classified) or isinstance(content, str):
+                continue
+            text = _encoded(config, content)
+            if text is not None:
+                cells.setdefault(config.classifier, []).append(_Cell(row, column, config, text))
+    return cells
 
 
 def _encoded(config: Classified, content: Content) -> str | None:
     try:
         return config.encode(content)
-    except (InvalidRecord, TypeError, ValueError, KeyError, AttributeError):
+    except _BAD_CONTENT:
         return None
 
 
-def _unavailable(error: Unavailable) -> str:
-    return type(error).__name__
+def _decoded(config: Classified, vector: Vectors, known: Mapping[str, Vectors]) -> Observation:
+    rows = [known[text] for text in config.references()]
+    references = np.stack(rows) if rows else np.zeros((0, len(vector)), np.float32)
+    if not (np.isfinite(vector).all() and np.isfinite(references).all()):
+        return config.unobserved("failed", "the classifier answered with no finite vector")
+    return config.decode(vector, references)
+
+
+def _used(demand: Sequence[SignalConfig], versions: Mapping[str, str]) -> dict[str, str]:
+    """Return classifier -> version of what *demand* asked for, "" where it did not answer."""
+    asked = dict.fromkeys(config.classifier for config in demand if isinstance(config, Classified))
+    return {classifier: versions.get(classifier, "") for classifier in asked}

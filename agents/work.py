@@ -7,6 +7,7 @@ same key; an answered error makes a new attempt with a new key.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from agents.draw import unit
@@ -20,6 +21,9 @@ from schemas.sealed import seal_plainly
 GRACE_MS = 500
 _BACKOFF_MS = 250
 _BACKOFF_MAX_MS = 30_000
+_RETRY_AFTER_MAX_S = 3600.0
+_FIRST_ERROR = 400
+_BAD_GATEWAY = 502
 RATE_LIMITED = 429
 
 
@@ -40,7 +44,7 @@ class Ledger:
     def __init__(self, limit: int = 100_000) -> None:
         self._limit = limit
         self._open: dict[str, AttemptStarted] = {}
-        self._ended: dict[str, None] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
 
     def note(self, record: AttemptStarted | AttemptEnded) -> None:
         """Note a record of the ledger's topic, in its order."""
@@ -52,7 +56,7 @@ class Ledger:
             return  # the same key will be called again
         self._ended[record.key] = None
         if len(self._ended) > self._limit:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
 
     def judge(self, job: Job, now: int) -> Verdict:
         """Return what to do about *job* at *now* (ms).
@@ -151,12 +155,13 @@ def conclude(  # noqa: PLR0913 - a call is known by its job, answer, policy and 
     if reply.outcome == "never":
         message = f"{job.provider} refused the request with status {answer.status}"
         result = replace(
-            _result(job, now, answer.status, reply.error_code, message), answer=completion.answer
+            _result(job, now, _error_status(answer.status), reply.error_code, message),
+            answer=completion.answer,
         )
         return Conclusion(
             (completion, result), ended(job, worker, now, "error", answer.status, reply.error_code)
         )
-    if answer.status == RATE_LIMITED:
+    if reply.outcome == "retry" and answer.status == RATE_LIMITED:
         return _rate_limited(job, reply, worker, now)
     if reply.outcome == "retry" and job.tries > 1:
         retry = _again(job, now + backoff_ms(job, reply.retry_after_s), job.tries - 1)
@@ -165,9 +170,9 @@ def conclude(  # noqa: PLR0913 - a call is known by its job, answer, policy and 
 
 
 def backoff_ms(job: Job, retry_after_s: float) -> int:
-    """Return how long to wait before the next attempt: exponential with jitter, or what was asked."""
+    """Return how long to wait before the next attempt: what was asked, up to an hour, or more each time."""
     if retry_after_s == retry_after_s and retry_after_s >= 0:  # noqa: PLR0124 - NaN says nothing
-        return int(retry_after_s * 1000)
+        return int(min(retry_after_s, _RETRY_AFTER_MAX_S) * 1000)
     base = min(_BACKOFF_MAX_MS, _BACKOFF_MS * 2 ** min(job.attempt, 10))
     return int(base * (0.5 + unit("backoff", job.request_id, job.attempt, "jitter")))
 
@@ -182,7 +187,9 @@ def _rate_limited(job: Job, reply: Reply, worker: str, now: int) -> Conclusion:
 
 
 def _again(job: Job, not_before: int, tries: int) -> Job:
-    return replace(job, attempt=job.attempt + 1, tries=tries, not_before=not_before)
+    # Just after the deadline at the latest, where the job ends instead of waiting on.
+    start = min(not_before, job.deadline + 1)
+    return replace(job, attempt=job.attempt + 1, tries=tries, not_before=start)
 
 
 def _advance(  # noqa: PLR0913 - where to, and why
@@ -206,8 +213,14 @@ def _advance(  # noqa: PLR0913 - where to, and why
     models = ", ".join(step.model for step in job.plan)
     message = f"no model of the plan answered ({models}); the last failure was {code}"
     return Conclusion(
-        (_result(job, now, status or 502, code, message),), ended(job, worker, now, "error", answered, code)
+        (_result(job, now, _error_status(status), code, message),),
+        ended(job, worker, now, "error", answered, code),
     )
+
+
+def _error_status(status: int) -> int:
+    """Return what a caller sees of *status*: an answer that was no success must not look like one."""
+    return status if status >= _FIRST_ERROR else _BAD_GATEWAY
 
 
 def _completion(job: Job, answer: HttpReply, reply: Reply, policy: Policy, now: int) -> Completion:

@@ -18,7 +18,7 @@ def _tokens(value: object) -> object:
     if isinstance(value, str) and value[-1:].upper() in _SUFFIXES:
         try:
             return int(float(value[:-1]) * _SUFFIXES[value[-1].upper()])
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     return value
 

@@ -17,6 +17,8 @@ _HAN = re.compile(
     "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]"
 )
 _WORD = re.compile(r"\w")
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False  # the library would print a bad pattern; it is told in a ConfigError
 
 
 @signal
@@ -52,7 +54,7 @@ class Keyword(Heuristic):
         return rf"\b{quoted}\b" if bounded else quoted
 
     def _compile(self, pattern: str) -> Any:  # noqa: ANN401 - re2 ships no types
-        return re2.compile(pattern if self.case_sensitive else f"(?i){pattern}")
+        return re2.compile(pattern if self.case_sensitive else f"(?i){pattern}", _OPTIONS)
 
     @cached_property
     def _searches(self) -> tuple[Any, ...]:
