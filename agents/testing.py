@@ -55,10 +55,14 @@ def vector_of(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 @dataclass(slots=True)
 class HashClassifier:
-    """An `Infer` port; *down* makes every call fail, *delay_s* makes it take its time."""
+    """An `Infer` port; *down* makes every call fail, *delay_s* makes it take its time.
+
+    A text in *poison* makes it raise ValueError, as a client with a defect would.
+    """
 
     version: str = "1"
     down: bool = False
+    poison: frozenset[str] = frozenset()
     delay_s: float = 0.0
     calls: int = 0
 
@@ -69,6 +73,9 @@ class HashClassifier:
         if self.down:
             message = f"classifier {classifier!r} is down (scripted; {timeout_s:g} s given)"
             raise Unavailable(message)
+        if not self.poison.isdisjoint(texts):
+            message = "a text that the client cannot encode (scripted)"
+            raise ValueError(message)
         return Inference(np.stack([vector_of(text) for text in texts]), self.version)
 
 

@@ -38,13 +38,16 @@ DECIDE_MS = 10_000
 def late_signal(play: Play, n: int, origin: Origin) -> SignalSet:
     """Return the embedding signal of request *n*, which would send it to another model."""
     request = request_of(play.policy, f"r{n}", "python", now=play.clock.now)
-    rows = Observations.of([Observation("embedding", "maths", "", True, 1.0, 1.0, "ok", "")])
+    maths = Observation(
+        "embedding", "maths", "", matched=True, confidence=1.0, value=1.0, status="ok", reason=""
+    )
+    rows = Observations.of([maths])
     return SignalSet(request.request_id, origin, "embedding", play.policy.hash, "", rows, 0, 0)
 
 
 @pytest.mark.parametrize("before", [0, 30])
 async def test_a_decision_whose_inputs_were_not_committed_is_not_made_again(before: int) -> None:
-    """Killed between a decision's produce and its commit, with a late signal meanwhile: one decision, one job."""
+    """Killed between produce and commit, with a late signal meanwhile: one decision, one job."""
     async with Play(YAML, partitions=1) as play:
         await play.publish()
         roles = [role for role in roles_for(play.policy) if role not in {"signals.embedding", "decision"}]
@@ -110,7 +113,7 @@ def ledger(play: Play, provider: str) -> list[AttemptStarted | AttemptEnded]:
 
 
 async def test_a_call_that_may_be_under_way_is_repeated_after_its_timeout_only() -> None:
-    """Killed after AttemptStarted: the successor waits for the call's timeout, then calls with the same key."""
+    """Killed after AttemptStarted: the successor waits for the call's timeout; the key stays the same."""
     async with Play(YAML) as play:
         await play.publish()
         rest = [role for role in roles_for(play.policy) if role != "provider.south"]
@@ -133,6 +136,33 @@ async def test_a_call_that_may_be_under_way_is_repeated_after_its_timeout_only()
         assert calls_before == 1
         assert len(play.provider.calls) == 2
         assert len({key for _, _, key in play.provider.calls}) == 1
+
+
+@pytest.mark.parametrize("role", ["signals.embedding", "provider.south", "decision", "dispatch"])
+async def test_what_is_in_flight_when_commits_go_out_is_done_again(role: str) -> None:
+    """On a fresh group a slow first record holds the commit back, whatever finished behind it."""
+    async with Play(YAML, partitions=1) as play:
+        await play.publish()
+        await play.worker("rest", [r for r in roles_for(play.policy) if r != role])
+        # What the role waits for, or does, takes longer than until the first commit.
+        play.classifier.delay_s = 60.0 if role == "signals.embedding" else 1.5
+        play.provider.gate = asyncio.Event()
+        first = await play.worker("a1", [role])
+        for n in range(3):
+            play.ask(request_of(play.policy, f"r{n}", "python", now=play.clock.now))
+        if role == "provider.south":
+            await play.until(lambda: len(play.provider.calls) == 3, "the calls")
+        await play.quiet(80)  # commits go out every half second
+        await first.kill()
+        play.classifier.delay_s = 0.0
+        play.provider.gate.set()
+        await play.worker("a2", [role])
+        play.clock.advance(CALL_MS + GRACE_MS)
+        await play.until(lambda: play.total(["results"]) == 3, "every result")
+        await play.quiet()
+
+        assert len({r.request_id for r in play.records("results")}) == 3
+        assert [d.core.signals_missing for d in play.records("decisions")] == [()] * 3
 
 
 async def test_a_call_that_ended_is_not_repeated() -> None:
