@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from agents.draw import pick, unit
 from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
-from agents.policy_model import Routing, leaf_key
+from agents.policy_model import Routing
 from agents.rules import Signals, SignalUnknown, Verdict, evaluate, trace_of
 from schemas.decision import DecisionCore, Facts, Trace
 from schemas.signal import SignalSet
@@ -27,10 +27,10 @@ def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts:
     routing = policy.routing_of(recipe)
     if routing is None:
         return _bypassed(policy, recipe, facts)
-    demanded = [leaf_key(config) for configs in routing.demanded.values() for config in configs]
     signals: Signals = {(o.type, o.name): o for _, observed in sets for o in observed.observations}
-    used = _names(key for key in demanded if key in signals and signals[key].status == "ok")
-    missing = _names(key for key in demanded if key not in signals or signals[key].status != "ok")
+    ok = {key for key, seen in signals.items() if seen.status == "ok"}
+    used = tuple(leaf for key, leaf in routing.demanded_keys.items() if key in ok)
+    missing = tuple(leaf for key, leaf in routing.demanded_keys.items() if key not in ok)
     try:
         won = _winner(routing, signals)
     except SignalUnknown as unknown:
@@ -48,10 +48,6 @@ def failed(policy_hash: str, recipe: str, code: str) -> DecisionCore:
     return DecisionCore(
         policy_hash, recipe, "failed", code, "", Trace(), (), (), (), "", (), (), (), "", "", 0.0, Facts()
     )
-
-
-def _names(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    return tuple(f"{kind}:{name}" for kind, name in keys)
 
 
 def _winner(routing: Routing, signals: Signals) -> tuple[DecisionRule, Verdict] | None:

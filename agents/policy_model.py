@@ -205,6 +205,12 @@ class Routing(Part):
                 roles.setdefault(config.role, []).append(config)
         return {role: tuple(configs) for role, configs in roles.items()}
 
+    @cached_property
+    def demanded_keys(self) -> Mapping[tuple[str, str], str]:
+        """Type and name of every demanded signal -> ``type:name``, role by role."""
+        keys = (leaf_key(config) for configs in self.demanded.values() for config in configs)
+        return {key: f"{key[0]}:{key[1]}" for key in keys}
+
 
 def _repeated(names: Iterable[T]) -> T | None:
     """Return the first of *names* that was there before, or None."""

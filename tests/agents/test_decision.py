@@ -113,7 +113,8 @@ def test_the_whole_propensity_vector_is_logged() -> None:
 def test_choices_follow_the_propensities() -> None:
     """Over 4,000 requests the share of the first candidate is its propensity."""
     ids = [hashlib.sha256(b"%d" % n).digest()[:16] for n in range(4000)]
-    chosen = Counter(decided(policy(), hit("urgent"), request_id=i).chosen for i in ids)
+    under = policy()
+    chosen = Counter(decided(under, hit("urgent"), request_id=i).chosen for i in ids)
 
     assert abs(chosen["small"] - 3000) < 4 * (4000 * 0.75 * 0.25) ** 0.5
 
