@@ -41,7 +41,7 @@ class _App(faust.App):
     def _new_consumer(self) -> Any:
         # Streams ask for Faust's consumer, which is never started; its thread's event loop is closed
         # at once, since nothing would close it later.
-        consumer = super()._new_consumer()
+        consumer: Any = super()._new_consumer()
         consumer._thread.thread_loop.close()
         return consumer
 
@@ -69,19 +69,17 @@ class Host:
         self._channel: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
-        self._ready = asyncio.Event()
         self._failed = False
         self.assigned_once = asyncio.Event()
 
     def attach(self, app: faust.App) -> None:
         """Add this host's channel and agent to *app*."""
         self._channel = app.channel(maxsize=_CHANNEL)
-        app.agent(self._channel, name=self.runner.group)(self._agent)
+        agent: Any = self._agent
+        app.agent(self._channel, name=self.runner.group)(agent)
 
     async def _agent(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in stream:
-            # Records of a new assignment may be fetched while the runner still takes it over.
-            await self._ready.wait()
             if batch.generation == self._generation and not self._failed:
                 try:
                     await self.runner.process(batch.tp, batch.records)
@@ -91,7 +89,6 @@ class Host:
     def _fail(self, error: BaseException) -> None:
         """Give up: what comes after a lost batch must be neither processed nor committed."""
         self._failed = True
-        self._ready.set()
         self._telemetry.fatal(self.runner.group, error)
 
     async def start(self) -> None:
@@ -113,14 +110,12 @@ class Host:
             self._fail(error)
             return
         self._assigned = partitions
-        self._ready.set()
         self.assigned_once.set()
         self._telemetry.event("PartitionsAssigned", stage=self.runner.group, partitions=len(partitions))
 
     async def _on_revoked(self, partitions: frozenset[TP]) -> None:
         # Batches in the channel are of the old assignment: its next owner reads them again.
         self._generation += 1
-        self._ready.clear()
         await self._commit()
         await self.runner.revoked(partitions)
         self._telemetry.event("PartitionsRevoked", stage=self.runner.group, partitions=len(partitions))

@@ -236,8 +236,8 @@ class KafkaConsumer:
         self._settings = settings
         self._group = group
         self._topics = [full_name(settings.prefix, topic) for topic in topics]
-        self._paused: frozenset[TP] = frozenset()
-        self._applied: set[TopicPartition] = set()
+        self._epoch = 0
+        self._taken_over = asyncio.Event()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
             group_id=group,
@@ -261,9 +261,14 @@ class KafkaConsumer:
         except (KafkaError, OSError) as error:
             raise _unavailable("join with", self._group, error) from error
 
-    def forget_pauses(self) -> None:
-        """Note that the client dropped its pauses, as it does at every assignment."""
-        self._applied.clear()
+    def let_go(self) -> None:
+        """Note that an assignment ended: what was fetched under it must not be given out."""
+        self._epoch += 1
+        self._taken_over.clear()
+
+    def take_over(self) -> None:
+        """Note that the listener has taken the new assignment over."""
+        self._taken_over.set()
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
         """Return fetched records by partition; raises `Unavailable` when this member was fenced."""
@@ -271,6 +276,11 @@ class KafkaConsumer:
             found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_POLL)
         except KafkaError as error:
             raise _unavailable("consume with", self._group, error) from error
+        # The client fetches for a new assignment while its listener still runs.
+        epoch = self._epoch
+        await self._taken_over.wait()
+        if epoch != self._epoch:
+            return {}
         out: dict[TP, list[Envelope]] = {}
         for native, records in found.items():
             tp = self._log.logical(native)
@@ -278,15 +288,13 @@ class KafkaConsumer:
         return out
 
     def pause(self, partitions: frozenset[TP]) -> None:
-        """Give out nothing of *partitions*; the client is told only what changed."""
-        assigned = self._consumer.assignment()
-        wanted = {self._log.native(tp) for tp in partitions} & assigned
-        self._applied &= assigned
-        if wanted - self._applied:
-            self._consumer.pause(*(wanted - self._applied))
-        if self._applied - wanted:
-            self._consumer.resume(*(self._applied - wanted))
-        self._applied = wanted
+        """Give out nothing of *partitions*; the client, which forgets at a rebalance, says what holds."""
+        wanted = {self._log.native(tp) for tp in partitions} & self._consumer.assignment()
+        paused = self._consumer.paused()
+        if wanted - paused:
+            self._consumer.pause(*(wanted - paused))
+        if paused - wanted:
+            self._consumer.resume(*(paused - wanted))
 
     async def commit(self, offsets: Mapping[TP, Commit]) -> None:
         """Commit in one request."""
@@ -330,9 +338,12 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Pass on what was taken away."""
+        self._consumer.let_go()
         await self._on_revoked(frozenset(self._log.logical(tp) for tp in revoked))
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         """Pass on what was given."""
-        self._consumer.forget_pauses()
-        await self._on_assigned(frozenset(self._log.logical(tp) for tp in assigned))
+        try:
+            await self._on_assigned(frozenset(self._log.logical(tp) for tp in assigned))
+        finally:
+            self._consumer.take_over()

@@ -1,0 +1,25 @@
+"""The front door: mounts the commands, holds no logic."""
+
+from __future__ import annotations
+
+import typer
+
+import infra.local.cli
+import infra.local.commands
+import replay.cli
+import streams.cli
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests.")
+infra.local.cli.register(app, "infra.local.routing:deployment")
+infra.local.commands.register(app)
+streams.cli.register(app, infra.local.commands.broker_of)
+replay.cli.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""The commands that need a running log: worker, submit, run-status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.errors import ConfigError, RouterError, Unavailable
+from agents.policy import Policy
+from streams.app import load_registries, make_world
+from streams.batch import BatchOptions, Submission, submit, wait, write_results
+from streams.keep import keep_log
+from streams.kafka import KafkaLog
+from streams.policies import publish
+from streams.runners import World
+from streams.runs import collect, counts, find_run
+from streams.settings import Settings, settings, wall_clock
+from streams.telemetry import Telemetry, configure_logging
+
+OK, NO, USAGE, DOWN = 0, 1, 2, 3
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Broker = Annotated[str | None, typer.Option(help="Kafka, host:port; default: the running stack's.")]
+FindBroker = Callable[[Path], str | None]
+Dir = Annotated[Path, typer.Option("--dir", help="The folder of the running stack.")]
+FOLDER = Path(".signalbox")
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, a YAML file.")]
+
+
+def finish(work: Coroutine[Any, Any, int]) -> None:
+    """Run *work* and exit with its code; our errors become one line and the stated code."""
+    try:
+        code = asyncio.run(work)
+    except ConfigError as error:
+        typer.echo(f"signalbox: {error}", err=True)
+        code = USAGE
+    except Unavailable as error:
+        typer.echo(f"signalbox: {error}", err=True)
+        code = DOWN
+    except RouterError as error:
+        typer.echo(f"signalbox: {error}", err=True)
+        code = NO
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code)
+
+
+def read_policy(path: Path) -> Policy:
+    """Return the policy in *path*; raises `ConfigError`."""
+    load_registries()
+    try:
+        return Policy.parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read policy {path}: {error}") from None
+
+
+@asynccontextmanager
+async def connected(found: Settings) -> AsyncIterator[World]:
+    """Connect to the running log, with its policies read."""
+    load_registries()
+    log = KafkaLog(found.kafka)
+    await log.start()
+    try:
+        world = make_world(log, Telemetry(wall_clock, "client", quiet=True), "client")
+        if await log.partitions("control.policy") == 0:
+            raise ConfigError(f"the broker at {found.broker} has no topics of prefix {found.prefix!r}: run `signalbox up`")
+        await world.policies.start()
+        try:
+            yield world
+        finally:
+            await world.policies.stop()
+    finally:
+        await log.stop()
+
+
+async def chosen_policy(world: World, path: Path | None) -> Policy:
+    """Return the policy in *path*, published and read back, else the active one."""
+    if path is None:
+        if world.policies.active is None:
+            raise ConfigError("no policy is active; pass --policy FILE")
+        return world.book[world.policies.active]
+    policy = read_policy(path)
+    if policy.hash not in world.book:
+        await publish(world.outbox, policy, "submit", world.now(), activate=False)
+        await world.policies.has(policy.hash)
+    return world.book[policy.hash]
+
+
+def progress_bar(title: str) -> Progress:
+    """Return a bar on standard error for long work."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+async def waited(world: World, submission: Submission) -> None:
+    """Wait for the run with a progress bar."""
+    with progress_bar("requests") as bar:
+        task = bar.add_task("requests", total=len(submission.wanted))
+        await wait(world, submission, lambda count: bar.update(task, completed=count))
+
+
+async def submit_file(
+    found: Settings, file: Path, policy_path: Path | None, options: BatchOptions, target: Target
+) -> int:
+    """Submit *file*; with an output wait for it. Returns the exit code."""
+    async with connected(found) as world:
+        policy = await chosen_policy(world, policy_path)
+        submission = await submit(world, file, policy, options)
+        view = submission.view
+        report: dict[str, Any] = {
+            "run": view.opened.run,
+            "lines": len(submission.entries),
+            "accepted": len(submission.wanted),
+            "refused": sum(e.request_id is None for e in submission.entries),
+            "new": len(submission.acknowledged),
+        }
+        code = OK if report["refused"] == 0 else NO
+        if target.out is not None:
+            await waited(world, submission)
+            totals = write_results(submission, target.out)
+            report.update(ok=totals["ok"], failed=totals["failed"], out=str(target.out))
+            code = OK if totals["failed"] == 0 else NO
+        if target.keep_log is not None:
+            await keep_log(world.log, world.policies, target.keep_log)
+            report["log"] = str(target.keep_log)
+        say(report, as_json=target.as_json)
+        return code
+
+
+class Target:
+    """Where the results and the log of a run go, and how it is reported."""
+
+    def __init__(self, out: Path | None, keep_log: Path | None, *, as_json: bool) -> None:
+        self.out = out
+        self.keep_log = keep_log
+        self.as_json = as_json
+
+
+def say(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print *report* as one JSON object, or as lines."""
+    if as_json:
+        typer.echo(orjson.dumps(report))
+    else:
+        typer.echo("\n".join(f"{name}: {value}" for name, value in report.items()))
+
+
+async def run_status(found: Settings, run: str, *, as_json: bool) -> int:
+    """Print how far run *run* is; exit code 1 if there is no such run."""
+    async with connected(found) as world:
+        view = await find_run(world.log, world.codec, run)
+        if view is None:
+            typer.echo(f"signalbox: no run {run!r} in the log; `signalbox submit` prints its name", err=True)
+            return NO
+        await collect(world.log, world.codec, view)
+        submitted = view.submitted
+        report: dict[str, Any] = {"run": run, "tenant": view.opened.tenant, "submitted": submitted is not None}
+        if submitted is not None:
+            report.update(lines=submitted.lines, refused=submitted.refused)
+        report.update(counts(view))
+        report["done"] = submitted is not None and report["pending"] == 0
+        say(report, as_json=as_json)
+        return OK
+
+
+def register(app: typer.Typer, find_broker: FindBroker) -> None:
+    """Mount the commands; *find_broker* tells the address of the stack that runs in a folder."""
+
+    def located(broker: str | None, folder: Path) -> Settings:
+        return settings(broker=broker or settings().broker or find_broker(folder))
+
+    @app.command()
+    def worker(
+        role: Annotated[str, typer.Argument(help="admission, signals.<role>, decision, dispatch, provider.<name>")],
+        instance: Annotated[str, typer.Option(help="Name of this member; the same one resumes.")] = "0",
+        broker: Broker = None,
+        http_port_file: Annotated[Path | None, typer.Option(help="Where to write the HTTP port.")] = None,
+        folder: Dir = FOLDER,
+    ) -> None:
+        """Run one role (= one consumer group) until it is told to stop."""
+        found = located(broker, folder)
+        configure_logging(json_lines=True, level=found.log_level)
+        from streams.worker import Worker  # noqa: PLC0415 - Faust takes long to import
+
+        async def work() -> int:
+            return await Worker(role, instance, found).run(http_port_file)
+
+        finish(_guarded(work))
+
+    @app.command(name="submit")
+    def submit_command(  # noqa: PLR0913 - one parameter for each option that the user has
+        file: Annotated[Path, typer.Argument(help="Requests in the OpenAI batch format.")],
+        out: Annotated[Path | None, typer.Option(help="Where the results go.")] = None,
+        policy: PolicyFile = None,
+        run: Annotated[str | None, typer.Option(help="Name of the run; default: digest of the file.")] = None,
+        tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
+        broker: Broker = None,
+        folder: Dir = FOLDER,
+        keep: Annotated[Path | None, typer.Option("--keep-log", help="Copy the topics here.")] = None,
+        new_run: Annotated[bool, typer.Option("--new-run", help="Force a run of its own.")] = False,
+        wait_for: Annotated[bool, typer.Option("--wait", help="Wait for every result.")] = False,
+        detach: Annotated[bool, typer.Option("--detach", help="Return once accepted.")] = False,
+        json: Json = False,
+    ) -> None:
+        """Submit a batch file to the running stack."""
+        if detach and (wait_for or out):
+            typer.echo("signalbox: --detach returns at once; it goes with neither --wait nor --out", err=True)
+            raise typer.Exit(USAGE)
+        if wait_for and out is None:
+            typer.echo("signalbox: --wait needs --out FILE for the results", err=True)
+            raise typer.Exit(USAGE)
+        found = located(broker, folder)
+        options = BatchOptions(tenant or found.tenant, run, new_run)
+        finish(submit_file(found, file, policy, options, Target(out, keep, as_json=json)))
+
+    @app.command(name="run-status")
+    def run_status_command(
+        run: Annotated[str, typer.Argument(help="The name that submit printed.")],
+        broker: Broker = None,
+        folder: Dir = FOLDER,
+        json: Json = False,
+    ) -> None:
+        """Tell how far a run is."""
+        finish(run_status(located(broker, folder), run, as_json=json))
+
+
+async def _guarded(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    return await work()

@@ -1,0 +1,83 @@
+"""What a process is told from outside: addresses, keys, bounds. The only reader of the environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agents.errors import ConfigError
+from streams.app import Context, Tuning
+from streams.clients.provider import Endpoint
+from streams.kafka import KafkaSettings
+from streams.runners.working import WorkLimits
+
+
+class Settings(BaseSettings):
+    """Settings of one process; each is an environment variable ``SIGNALBOX_<NAME>``.
+
+    A provider's key is read from the file ``SIGNALBOX_KEY_FILES`` names for it, never from arguments.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SIGNALBOX_", extra="ignore", frozen=True)
+
+    broker: str = ""
+    prefix: str = "signalbox"
+    partitions: int = Field(default=6, ge=1)
+    tenant: str = "default"
+    triton: str = ""
+    providers: dict[str, str] = Field(default_factory=dict)
+    key_files: dict[str, Path] = Field(default_factory=dict)
+    security: dict[str, Any] = Field(default_factory=dict)
+    window: int = Field(default=1024, ge=1)
+    concurrency: int = Field(default=64, ge=1)
+    jobs: int = Field(default=512, ge=1)
+    drain_s: float = Field(default=10.0, ge=0)
+    log_level: str = "info"
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """Return how to reach the cluster; raises `ConfigError` if no address is set."""
+        if not self.broker:
+            raise ConfigError("no broker address: pass --broker HOST:PORT or set SIGNALBOX_BROKER")
+        return KafkaSettings(self.broker, self.prefix, self.security)
+
+    @property
+    def tuning(self) -> Tuning:
+        """Return the bounds."""
+        return Tuning(self.window, WorkLimits(self.concurrency, self.jobs))
+
+    def context(self, cluster: str) -> Context:
+        """Return where a worker runs."""
+        return Context(cluster, self.partitions, self.tenant)
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Return provider -> where it is; raises `ConfigError` if a key file cannot be read."""
+        return {name: Endpoint(url, self._key(name)) for name, url in self.providers.items()}
+
+    def _key(self, name: str) -> SecretStr | None:
+        path = self.key_files.get(name)
+        if path is None:
+            return None
+        try:
+            return SecretStr(path.read_text().strip())
+        except OSError as error:
+            raise ConfigError(f"cannot read the key of provider {name!r} from {path}: {error.strerror}") from None
+
+
+def settings(**given: Any) -> Settings:
+    """Return the settings of this process; *given* ones that are not None win over the environment."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def wall_clock() -> int:
+    """Return microseconds since the epoch; the clock that processes pass down."""
+    return time.time_ns() // 1000

@@ -1,0 +1,44 @@
+"""The whole topology in one process over the in-memory log: the quickest way to try a policy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from agents.policy import Policy
+from streams.app import Context, Ports, Tuning, load_registries, make_world, roles_for, runners_for, topic_counts
+from streams.host import Fleet, Host
+from streams.memory import MemoryLog
+from streams.policies import publish
+from streams.runners import World
+from streams.telemetry import Telemetry
+
+
+@asynccontextmanager
+async def single_process(
+    policy: Policy,
+    ports: Ports,
+    clock: Callable[[], int],
+    *,
+    partitions: int = 4,
+    tuning: Tuning | None = None,
+    failed: Callable[[str, BaseException], None] | None = None,
+) -> AsyncIterator[World]:
+    """Run every role that *policy* needs over an in-memory log; yields the world to submit into."""
+    load_registries()
+    telemetry = Telemetry(clock, "run", quiet=True)
+    if failed is not None:
+        telemetry.failed = failed
+    log = MemoryLog(topic_counts(policy.provider_names, partitions), lambda: clock() // 1000)
+    world = make_world(log, telemetry, "run")
+    await publish(world.outbox, policy, "run", world.now(), activate=True)
+    await world.policies.start()
+    context = Context(await log.cluster_id(), partitions)
+    runners = runners_for(roles_for(policy), world, ports, tuning or Tuning(), {}, context)
+    fleet = Fleet("run", [Host(runner, log, telemetry, f"{runner.group}-0") for runner in runners])
+    await fleet.start()
+    try:
+        yield world
+    finally:
+        await fleet.stop()
+        await world.policies.stop()
