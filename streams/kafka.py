@@ -49,6 +49,7 @@ class KafkaLog:
         self._producer: AIOKafkaProducer | None = None
         self._probe: AIOKafkaConsumer | None = None
         self._names: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
 
     async def start(self) -> None:
         """Connect the producer; raises `Unavailable` saying which address did not answer."""
@@ -105,12 +106,13 @@ class KafkaLog:
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions *topic* has; 0 if it does not exist."""
-        probe = self._connected(self._probe)
-        found = probe.partitions_for_topic(self._full(topic))
-        if not found:
-            await probe.topics()
-            found = probe.partitions_for_topic(self._full(topic))
-        return len(found or ())
+        if topic not in self._counts:
+            full = self._full(topic)
+            # Asking for an unknown topic's partitions waits for it to appear, so look first.
+            if full not in await self._connected(self._probe).topics():
+                return 0
+            self._counts[topic] = len(await self._connected(self._producer).partitions_for(full))
+        return self._counts[topic]
 
     async def topics(self) -> Sequence[str]:
         """Return the logical names of the topics of this prefix, sorted."""

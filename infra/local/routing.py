@@ -16,7 +16,7 @@ from streams.policies import publish
 from streams.settings import settings, wall_clock
 from streams.telemetry import Telemetry
 from streams.topics_admin import create_topics
-from triton_models.build import default_repository
+from triton_models.build import default_cache, default_repository
 
 DEFAULT_POLICY = Path(__file__).parent.parent / "policies" / "demo.yaml"
 _CLASSIFIERS = {"signals.embedding": "encoder"}
@@ -44,7 +44,7 @@ class Routing:
     def needs(self) -> Needs:
         """Return the classifiers that the policy's roles call."""
         models = tuple(_CLASSIFIERS[role] for role in roles_for(self.policy) if role in _CLASSIFIERS)
-        return Needs(models, default_repository() if models else None)
+        return Needs(models, default_repository(default_cache()) if models else None)
 
     async def prepare(self, endpoints: Endpoints) -> None:
         """Create the topics and activate the policy."""
