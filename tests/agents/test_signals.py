@@ -64,7 +64,7 @@ def test_every_signal_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SIGNALS))
 @given(
     messages=st.recursive(
-        st.none() | st.integers() | st.text(),
+        st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(),
         lambda c: (
             st.lists(c)
             | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "tool_calls"]), c)
