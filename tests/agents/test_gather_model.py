@@ -318,3 +318,17 @@ def test_independent_prefixes_leave_a_request_waiting_for_what_was_committed_pas
 
     assert after_a_crash(Gather) == [1]
     assert after_a_crash(IndependentPrefixes) == []
+
+
+@pytest.mark.parametrize(("span", "waits"), [(4, False), (6, True)])
+def test_a_role_that_spans_more_than_the_window_leaves_requests_waiting(span: int, *, waits: bool) -> None:
+    """Why a role must bound its span: behind what it ran ahead with, the gather cannot see the oldest."""
+    world = World({"a": Role("a", span)}, skew=0)
+    for _ in range(6):
+        world.ask(0, ("a",), 100_000, decodable=True)
+    world.roles["a"].work(world, [-1] * 6)  # always the newest it may start, so the oldest comes last
+    owner = Owner(world, Gather, 4, ())
+    owner.run_dry()
+
+    assert bool(world.undecided()) is waits
+    assert ("a" in owner.gather.paused()) is waits
