@@ -9,7 +9,9 @@ import infra.local.commands
 import replay.cli
 import streams.cli
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests.")
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
+)
 infra.local.cli.register(app, "infra.local.routing:deployment")
 infra.local.commands.register(app)
 streams.cli.register(app, infra.local.commands.broker_of)

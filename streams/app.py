@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import agents.providers
 import agents.selectors
@@ -90,7 +90,7 @@ class Tuning:
     """Bounds that a user may set; see docs/operations.md."""
 
     window: int = WINDOW
-    work: WorkLimits = WorkLimits()
+    work: WorkLimits = field(default_factory=WorkLimits)
 
 
 def make_world(log: Log, telemetry: Telemetry, worker: str) -> World:
@@ -101,8 +101,13 @@ def make_world(log: Log, telemetry: Telemetry, worker: str) -> World:
     return World(log, codec, outbox, Policies(log, codec), telemetry, worker)
 
 
-def runner_for(
-    role: str, world: World, ports: Ports, tuning: Tuning, dialects: Mapping[str, ProviderConfig], context: Context
+def runner_for(  # noqa: PLR0913 - what the composition root composes
+    role: str,
+    world: World,
+    ports: Ports,
+    tuning: Tuning,
+    dialects: Mapping[str, ProviderConfig],
+    context: Context,
 ) -> Runner:
     """Return the runner of *role*; raises ValueError for a role that does not exist."""
     kind, _, name = role.partition(".")
@@ -121,7 +126,13 @@ def runner_for(
         return MapRunner(
             admission_stage(INBOX, context.admission(world), context.cluster, context.partitions), world
         )
-    known = ["admission", "decision", "dispatch", *(f"signals.{r}" for r in signal_roles()), "provider.<name>"]
+    known = [
+        "admission",
+        "decision",
+        "dispatch",
+        *(f"signals.{r}" for r in signal_roles()),
+        "provider.<name>",
+    ]
     message = f"no role {role!r}; roles are: {', '.join(known)}"
     raise ValueError(message)
 
@@ -144,7 +155,7 @@ class Context:
         return current
 
 
-def runners_for(
+def runners_for(  # noqa: PLR0913 - as above
     roles: Sequence[str],
     world: World,
     ports: Ports,

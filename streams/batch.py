@@ -26,10 +26,9 @@ from schemas.sealed import unseal
 from schemas.topics import CONTROL_EVENTS, REQUESTS, jobs_topic, signals_topic
 from streams.log import Placed
 from streams.runners import World
-from streams.runs import Outcome, RunView, ends_of, find_run, follow, ids_in_log
+from streams.runs import SUCCESS, Outcome, RunView, ends_of, find_run, follow, ids_in_log
 
 _UNACKED = 2000
-_OK = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +233,7 @@ def output_line(entry: Entry, outcome: Outcome | None) -> dict[str, Any]:
         "cost_usd": result.cost_usd,
         "policy_hash": result.policy_hash,
     }
-    if result.status in _OK and result.answer is not None:
+    if result.status in SUCCESS and result.answer is not None:
         body = orjson.loads(unseal(result.answer))
         row["response"] = {"status_code": result.status, "request_id": request_id, "body": body}
     else:

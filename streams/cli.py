@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.errors import ConfigError, RouterError, Unavailable
 from agents.policy import Policy
 from streams.app import load_registries, make_world
-from streams.batch import BatchOptions, Submission, submit, wait, write_results
-from streams.keep import keep_log
+from streams.batch import BatchOptions, Submission, wait, write_results
+from streams.batch import submit as submit_lines
 from streams.kafka import KafkaLog
+from streams.keep import keep_log
 from streams.policies import publish
 from streams.runners import World
 from streams.runs import collect, counts, find_run
@@ -70,7 +71,9 @@ async def connected(found: Settings) -> AsyncIterator[World]:
     try:
         world = make_world(log, Telemetry(wall_clock, "client", quiet=True), "client")
         if await log.partitions("control.policy") == 0:
-            raise ConfigError(f"the broker at {found.broker} has no topics of prefix {found.prefix!r}: run `signalbox up`")
+            raise ConfigError(
+                f"the broker at {found.broker} has no topics of prefix {found.prefix!r}: run `signalbox up`"
+            )
         await world.policies.start()
         try:
             yield world
@@ -112,7 +115,7 @@ async def submit_file(
     """Submit *file*; with an output wait for it. Returns the exit code."""
     async with connected(found) as world:
         policy = await chosen_policy(world, policy_path)
-        submission = await submit(world, file, policy, options)
+        submission = await submit_lines(world, file, policy, options)
         view = submission.view
         report: dict[str, Any] = {
             "run": view.opened.run,
@@ -160,7 +163,11 @@ async def run_status(found: Settings, run: str, *, as_json: bool) -> int:
             return NO
         await collect(world.log, world.codec, view)
         submitted = view.submitted
-        report: dict[str, Any] = {"run": run, "tenant": view.opened.tenant, "submitted": submitted is not None}
+        report: dict[str, Any] = {
+            "run": run,
+            "tenant": view.opened.tenant,
+            "submitted": submitted is not None,
+        }
         if submitted is not None:
             report.update(lines=submitted.lines, refused=submitted.refused)
         report.update(counts(view))
@@ -169,34 +176,48 @@ async def run_status(found: Settings, run: str, *, as_json: bool) -> int:
         return OK
 
 
+Locate = Callable[[str | None, Path], Settings]
+
+
 def register(app: typer.Typer, find_broker: FindBroker) -> None:
     """Mount the commands; *find_broker* tells the address of the stack that runs in a folder."""
 
-    def located(broker: str | None, folder: Path) -> Settings:
+    def locate(broker: str | None, folder: Path) -> Settings:
         return settings(broker=broker or settings().broker or find_broker(folder))
 
+    _register_worker(app, locate)
+    _register_submit(app, locate)
+    _register_run_status(app, locate)
+
+
+def _register_worker(app: typer.Typer, locate: Locate) -> None:
     @app.command()
     def worker(
-        role: Annotated[str, typer.Argument(help="admission, signals.<role>, decision, dispatch, provider.<name>")],
+        role: Annotated[
+            str, typer.Argument(help="admission, signals.<role>, decision, dispatch, provider.<name>")
+        ],
         instance: Annotated[str, typer.Option(help="Name of this member; the same one resumes.")] = "0",
         broker: Broker = None,
         http_port_file: Annotated[Path | None, typer.Option(help="Where to write the HTTP port.")] = None,
         folder: Dir = FOLDER,
     ) -> None:
         """Run one role (= one consumer group) until it is told to stop."""
-        found = located(broker, folder)
-        configure_logging(json_lines=True, level=found.log_level)
-        from streams.worker import Worker  # noqa: PLC0415 - Faust takes long to import
 
         async def work() -> int:
+            from streams.worker import Worker  # noqa: PLC0415 - Faust takes long to import
+
+            found = locate(broker, folder)
+            configure_logging(json_lines=True, level=found.log_level)
             return await Worker(role, instance, found).run(http_port_file)
 
-        finish(_guarded(work))
+        finish(work())
 
-    @app.command(name="submit")
-    def submit_command(  # noqa: PLR0913 - one parameter for each option that the user has
+
+def _register_submit(app: typer.Typer, locate: Locate) -> None:
+    @app.command()
+    def submit(  # noqa: PLR0913 - one parameter for each option that the user has
         file: Annotated[Path, typer.Argument(help="Requests in the OpenAI batch format.")],
-        out: Annotated[Path | None, typer.Option(help="Where the results go.")] = None,
+        out: Annotated[Path | None, typer.Option(help="Where the results go; waits for them.")] = None,
         policy: PolicyFile = None,
         run: Annotated[str | None, typer.Option(help="Name of the run; default: digest of the file.")] = None,
         tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
@@ -209,16 +230,20 @@ def register(app: typer.Typer, find_broker: FindBroker) -> None:
         json: Json = False,
     ) -> None:
         """Submit a batch file to the running stack."""
-        if detach and (wait_for or out):
-            typer.echo("signalbox: --detach returns at once; it goes with neither --wait nor --out", err=True)
-            raise typer.Exit(USAGE)
-        if wait_for and out is None:
-            typer.echo("signalbox: --wait needs --out FILE for the results", err=True)
-            raise typer.Exit(USAGE)
-        found = located(broker, folder)
-        options = BatchOptions(tenant or found.tenant, run, new_run)
-        finish(submit_file(found, file, policy, options, Target(out, keep, as_json=json)))
 
+        async def work() -> int:
+            if detach and (wait_for or out):
+                raise ConfigError("--detach returns at once; it goes with neither --wait nor --out")
+            if wait_for and out is None:
+                raise ConfigError("--wait needs --out FILE for the results")
+            found = locate(broker, folder)
+            options = BatchOptions(tenant or found.tenant, run, new_run)
+            return await submit_file(found, file, policy, options, Target(out, keep, as_json=json))
+
+        finish(work())
+
+
+def _register_run_status(app: typer.Typer, locate: Locate) -> None:
     @app.command(name="run-status")
     def run_status_command(
         run: Annotated[str, typer.Argument(help="The name that submit printed.")],
@@ -227,8 +252,8 @@ def register(app: typer.Typer, find_broker: FindBroker) -> None:
         json: Json = False,
     ) -> None:
         """Tell how far a run is."""
-        finish(run_status(located(broker, folder), run, as_json=json))
 
+        async def work() -> int:
+            return await run_status(locate(broker, folder), run, as_json=json)
 
-async def _guarded(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    return await work()
+        finish(work())

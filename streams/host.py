@@ -38,11 +38,14 @@ class _ChannelsOnly(BootStrategy):
 class _App(faust.App):
     BootStrategy = _ChannelsOnly
 
+    def _create_directories(self) -> None:
+        """Make no folder for tables: there are none."""
+
     def _new_consumer(self) -> Any:
         # Streams ask for Faust's consumer, which is never started; its thread's event loop is closed
         # at once, since nothing would close it later.
         consumer: Any = super()._new_consumer()
-        consumer._thread.thread_loop.close()
+        consumer._thread.thread_loop.close()  # noqa: SLF001 - Faust offers no other way
         return consumer
 
 
@@ -95,7 +98,9 @@ class Host:
         """Join the group and begin."""
         await self._consumer.start(self._on_assigned, self._on_revoked)
         for loop in (self._pump, self._commit_loop, self._tick_loop):
-            self._tasks.append(asyncio.create_task(self._guard(loop), name=f"{self.runner.group}:{loop.__name__}"))
+            self._tasks.append(
+                asyncio.create_task(self._guard(loop), name=f"{self.runner.group}:{loop.__name__}")
+            )
 
     async def _guard(self, loop: Any) -> None:
         try:
@@ -157,19 +162,25 @@ class Host:
             await self._consumer.commit(offsets)
         except Unavailable as error:
             # The group moved on; the next owner resumes from the last commit that went through.
-            self._telemetry.event("CommitRejected", "warning", stage=self.runner.group, reason=str(error)[:200])
+            self._telemetry.event(
+                "CommitRejected", "warning", stage=self.runner.group, reason=str(error)[:200]
+            )
 
     async def _tick_loop(self) -> None:
         while not self._stopping.is_set():
             await asyncio.sleep(_TICK_S)
             await self.runner.tick()
 
+    async def _emptied(self) -> None:
+        """Wait until the agent has taken every batch; Faust's queue tells only its length."""
+        while not self._channel.queue.empty():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
     async def stop(self, drain_s: float) -> None:
         """Read no more, wait for what is in flight, commit, leave."""
         self._stopping.set()
         await asyncio.gather(*self._tasks[:1], return_exceptions=True)
-        while not self._channel.queue.empty():
-            await asyncio.sleep(0.01)
+        await self._emptied()
         await self.runner.drain(drain_s)
         for task in self._tasks:
             task.cancel()

@@ -24,6 +24,7 @@ from schemas.topics import full_name, logical_name
 from streams.log import TP, Commit, Listener, Placed
 
 _MAX_POLL = 500
+_MAX_READ = 2000
 _READ_POLL_MS = 200
 
 
@@ -70,7 +71,7 @@ class KafkaLog:
             await self._probe.start()
         except (KafkaError, OSError) as error:
             await self.stop()
-            message = f"no Kafka broker answers at {s.bootstrap} ({type(error).__name__}); is it up? see `signalbox up`"
+            message = f"no Kafka broker answers at {s.bootstrap} ({type(error).__name__}); see `signalbox up`"
             raise Unavailable(message) from error
 
     async def stop(self) -> None:
@@ -180,14 +181,16 @@ class KafkaLog:
             return
         async with self._reader(start if follow else {tp: start[tp] for tp in left}) as reader:
             while follow or left:
-                for native, records in (await reader.getmany(timeout_ms=_READ_POLL_MS, max_records=2000)).items():
-                    tp = self.logical(native)
-                    for record in records:
-                        if follow or record.offset < ends[tp]:
-                            yield _envelope(tp, record)
+                for envelope in await self._fetched(reader):
+                    if follow or envelope.offset < ends[envelope.topic, envelope.partition]:
+                        yield envelope
                 for tp in list(left):
                     if await reader.position(self.native(tp)) >= ends[tp]:
                         left.discard(tp)
+
+    async def _fetched(self, reader: AIOKafkaConsumer) -> list[Envelope]:
+        found = await reader.getmany(timeout_ms=_READ_POLL_MS, max_records=_MAX_READ)
+        return [_envelope(self.logical(tp), record) for tp, records in found.items() for record in records]
 
     @asynccontextmanager
     async def _reader(self, start: Mapping[TP, int]) -> AsyncIterator[AIOKafkaConsumer]:
@@ -319,7 +322,9 @@ class KafkaConsumer:
         finally:
             await admin.close()
         return {
-            self._log.logical(tp): Commit(c.offset, c.metadata or "") for tp, c in found.items() if c.offset >= 0
+            self._log.logical(tp): Commit(c.offset, c.metadata or "")
+            for tp, c in found.items()
+            if c.offset >= 0
         }
 
     async def stop(self) -> None:

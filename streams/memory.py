@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agents.errors import Unavailable
@@ -128,10 +129,10 @@ class MemoryLog:
 
     async def wait(self, timeout_s: float) -> None:
         """Return when a record arrives anywhere, or after *timeout_s* seconds."""
-        try:
-            await asyncio.wait_for(self._arrived.wait(), timeout_s)
-        except TimeoutError:
-            return
+        # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the event.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._arrived.wait()
 
     def _wake(self) -> None:
         arrived, self._arrived = self._arrived, asyncio.Event()
@@ -140,8 +141,8 @@ class MemoryLog:
     async def rebalance(self, group: _Group) -> None:
         """Share the partitions of *group* among its members by range."""
         names = sorted(group.members)
-        for member in group.members.values():
-            await member.revoke()
+        for known in list(group.members.values()):
+            await known.revoke()
         for index, name in enumerate(names):
             member = group.members.get(name)
             if member is not None:

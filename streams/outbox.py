@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from agents.topology import Emit
 from schemas.codec import Codec
 from schemas.dead_letter import DeadLetter
+from schemas.identity import ID_BYTES
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.topics import DEAD_LETTERS
 from streams.log import Log, Placed
@@ -53,7 +54,7 @@ class Outbox:
             ("ce_source", self._source),
             ("ce_specversion", b"1.0"),
         ]
-        if len(emit.key) == 16:
+        if len(emit.key) == ID_BYTES:
             trace = emit.key.hex()
             headers.append(("traceparent", f"00-{trace}-{trace[:16]}-01".encode()))
         if policy:

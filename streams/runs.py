@@ -14,6 +14,9 @@ from schemas.request import Request
 from schemas.topics import CONTROL_EVENTS, DEAD_LETTERS, REQUESTS, RESULTS
 from streams.log import TP, Log
 
+SUCCESS = range(200, 300)
+"""Statuses that mean an answer."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -107,7 +110,7 @@ def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
 def counts(view: RunView) -> Mapping[str, int]:
     """Return how many requests of the run completed, failed, are dead-lettered or pending."""
     results = [o.result for o in view.outcomes.values() if o.result is not None]
-    completed = sum(200 <= r.status < 300 for r in results)
+    completed = sum(r.status in SUCCESS for r in results)
     dead = sum(o.result is None and o.dead is not None for o in view.outcomes.values())
     accepted = view.submitted.accepted if view.submitted is not None else len(view.outcomes)
     return {

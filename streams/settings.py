@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         try:
             return SecretStr(path.read_text().strip())
         except OSError as error:
-            raise ConfigError(f"cannot read the key of provider {name!r} from {path}: {error.strerror}") from None
+            raise ConfigError(
+                f"cannot read the key of provider {name!r} from {path}: {error.strerror}"
+            ) from None
 
 
 def settings(**given: Any) -> Settings:

@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agents.policy import Policy
-from streams.app import Context, Ports, Tuning, load_registries, make_world, roles_for, runners_for, topic_counts
+from streams.app import (
+    Context,
+    Ports,
+    Tuning,
+    load_registries,
+    make_world,
+    roles_for,
+    runners_for,
+    topic_counts,
+)
 from streams.host import Fleet, Host
 from streams.memory import MemoryLog
 from streams.policies import publish
@@ -15,7 +24,7 @@ from streams.telemetry import Telemetry
 
 
 @asynccontextmanager
-async def single_process(
+async def single_process(  # noqa: PLR0913 - all but three have defaults
     policy: Policy,
     ports: Ports,
     clock: Callable[[], int],

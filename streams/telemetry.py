@@ -65,7 +65,9 @@ class Telemetry:
         self._log = structlog.get_logger().bind(role=role)
         self._waiting: set[tuple[str, str]] = set()
         r = self.registry
-        self.records = Counter("signalbox_records_done_total", "Records a stage finished.", ["stage"], registry=r)
+        self.records = Counter(
+            "signalbox_records_done_total", "Records a stage finished.", ["stage"], registry=r
+        )
         self.produced = Counter("signalbox_records_produced_total", "Records written.", ["topic"], registry=r)
         self.produced_bytes = Counter(
             "signalbox_produced_bytes_total", "Bytes of the values written.", ["topic"], registry=r
@@ -78,15 +80,25 @@ class Telemetry:
         )
         self.cost = Counter("signalbox_cost_usd_total", "Cost of answered calls.", ["model"], registry=r)
         self.latency = Histogram(
-            "signalbox_call_duration_seconds", "Duration of answered calls.", ["provider", "model"], registry=r
+            "signalbox_call_duration_seconds",
+            "Duration of answered calls.",
+            ["provider", "model"],
+            registry=r,
         )
         self.dead = Counter(
             "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
         )
-        self.late = Gauge("signalbox_late_signals", "Signals that came too late to count.", ["stage"], registry=r)
-        self.in_flight = Gauge("signalbox_in_flight_records", "Records begun, not done.", ["stage"], registry=r)
+        self.late = Gauge(
+            "signalbox_late_signals", "Signals that came too late to count.", ["stage"], registry=r
+        )
+        self.in_flight = Gauge(
+            "signalbox_in_flight_records", "Records begun, not done.", ["stage"], registry=r
+        )
         self.oldest = Gauge(
-            "signalbox_oldest_in_flight_seconds", "Age of the oldest unfinished record.", ["stage"], registry=r
+            "signalbox_oldest_in_flight_seconds",
+            "Age of the oldest unfinished record.",
+            ["stage"],
+            registry=r,
         )
         self.paused = Gauge("signalbox_paused_partitions", "Partitions not read now.", ["stage"], registry=r)
 
@@ -166,5 +178,7 @@ class Telemetry:
     def fatal(self, stage: str, error: BaseException | None) -> None:
         """Log a failure that the process must not survive, and tell whoever runs it."""
         if error is not None:
-            self.event("WorkerFailed", "error", stage=stage, error=type(error).__name__, message=str(error)[:500])
+            self.event(
+                "WorkerFailed", "error", stage=stage, error=type(error).__name__, message=str(error)[:500]
+            )
             self.failed(stage, error)

@@ -47,8 +47,8 @@ async def create_topics(
             full = full_name(settings.prefix, name)
             if existing.get(full, count) != count:
                 raise ConfigError(
-                    f"topic {full} has {existing[full]} partitions, not {count}: partition counts never change "
-                    "within a major version; use another prefix or start with empty data"
+                    f"topic {full} has {existing[full]} partitions, not {count}: partition counts never "
+                    "change within a major version; use another prefix or start with empty data"
                 )
             if full not in existing:
                 missing.append(NewTopic(full, count, replication, topic_configs=dict(topic_settings(name))))

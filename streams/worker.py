@@ -112,7 +112,9 @@ class Worker:
         return web.Response(body=generate_latest(self._telemetry.registry), content_type="text/plain")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        return web.json_response({"ready": self._ready, "role": self._role}, status=200 if self._ready else 503)
+        return web.json_response(
+            {"ready": self._ready, "role": self._role}, status=200 if self._ready else 503
+        )
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         healthy = self.failed is None

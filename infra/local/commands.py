@@ -71,7 +71,9 @@ def demo(
 
 def explain(
     request_id: Annotated[str, typer.Argument(help="The request's id, 32 hex digits.")],
-    log: Annotated[Path | None, typer.Option("--log", help="A kept log; default: the running topics.")] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="A kept log; default: the running topics.")
+    ] = None,
     broker: Broker = None,
     folder: Dir = FOLDER,
     json: Json = False,

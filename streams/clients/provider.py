@@ -132,7 +132,8 @@ class HttpProviders:
             if size > self._reply_limit:
                 response.close()
                 raise Unavailable(
-                    f"{provider} sent more than {self._reply_limit} bytes; lower max_tokens or raise the limit"
+                    f"{provider} sent more than {self._reply_limit} bytes; "
+                    "lower max_tokens or raise the limit"
                 )
         return b"".join(pieces)
 

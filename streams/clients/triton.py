@@ -131,7 +131,7 @@ class TritonInfer:
             raise
         return self._read(classifier, answer, len(texts))
 
-    def _connected(self, classifier: str) -> Any:  # noqa: ANN401 - generated code without types
+    def _connected(self, classifier: str) -> Any:
         if self._closed:
             raise self._unavailable(classifier, "the client was closed")
         if self._stub is None:
@@ -143,7 +143,7 @@ class TritonInfer:
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._stub
 
-    def _read(self, classifier: str, answer: Any, rows: int) -> Inference:  # noqa: ANN401 - as above
+    def _read(self, classifier: str, answer: Any, rows: int) -> Inference:
         vectors, version = None, answer.model_version
         if len(answer.outputs) != len(answer.raw_output_contents):
             raise self._unavailable(classifier, "returned outputs without their content")
@@ -188,7 +188,7 @@ def _credentials(tls: TritonTls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
 
 
-def _request(classifier: str, texts: Sequence[str]) -> Any:  # noqa: ANN401 - generated code without types
+def _request(classifier: str, texts: Sequence[str]) -> Any:
     """The wire form of a BYTES tensor: each string after its length as four little-endian bytes."""
     encoded = [text.encode("utf-8", "replace") for text in texts]
     content = b"".join([len(text).to_bytes(4, "little") + text for text in encoded])

@@ -50,8 +50,15 @@ class Progress:
 class Runner(Protocol):
     """Hosts one stage. All methods are called from one event loop."""
 
-    group: str
-    topics: Sequence[str]
+    @property
+    def group(self) -> str:
+        """Return the consumer group, which is the role."""
+        ...
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Return the logical names of the topics that are read."""
+        ...
 
     async def assigned(self, partitions: frozenset[TP]) -> None:
         """Take over *partitions*; committed offsets are where reading resumes."""

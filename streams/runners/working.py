@@ -172,7 +172,9 @@ class WorkRunner:
                 answer = await self._attempt(lane, envelope, job, policy)
             if isinstance(answer, Unanswered) and not last:
                 # Whether the call took effect is unknown, so the next one carries the same key.
-                await self._end(lane, ended(job, self._world.worker, self._world.now(), "unanswered", 0, answer.code))
+                await self._end(
+                    lane, ended(job, self._world.worker, self._world.now(), "unanswered", 0, answer.code)
+                )
                 continue
             now = self._world.now()
             conclusion = conclude(job, answer, policy, self._dialect, self._world.worker, now)
