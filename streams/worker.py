@@ -15,6 +15,7 @@ from agents.errors import Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
+from streams.clients.retrying import RetryingInfer
 from streams.host import Fleet, Host
 from streams.kafka import KafkaLog
 from streams.settings import Settings, wall_clock
@@ -37,7 +38,8 @@ async def ports_for(role: str, settings: Settings, stack: AsyncExitStack) -> Por
         # gRPC costs 80 ms and 20 MB to import, which only this role needs.
         from streams.clients.triton import TritonInfer  # noqa: PLC0415
 
-        return Ports(await stack.enter_async_context(TritonInfer(settings.triton)), complete)
+        infer = await stack.enter_async_context(TritonInfer(settings.triton))
+        return Ports(RetryingInfer(infer), complete)
     return Ports(no_classifier, complete)
 
 

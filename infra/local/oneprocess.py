@@ -18,6 +18,7 @@ from infra.simulated_llm.profile import Profile, default, load
 from streams.app import Ports
 from streams.batch import BatchOptions, submit, write_results
 from streams.cli import NO, OK, say, waited
+from streams.clients.retrying import RetryingInfer
 from streams.keep import keep_log
 from streams.settings import wall_clock
 from streams.single import single_process
@@ -82,7 +83,7 @@ async def _infer(policy: Policy, address: str, stack: AsyncExitStack) -> Infer:
         address = await _start_triton(needs.models, needs.repository, stack)
     from streams.clients.triton import TritonInfer  # noqa: PLC0415 - only such policies pay for gRPC
 
-    return await stack.enter_async_context(TritonInfer(address))
+    return RetryingInfer(await stack.enter_async_context(TritonInfer(address)))
 
 
 async def _start_triton(models: tuple[str, ...], repository: Path, stack: AsyncExitStack) -> str:
