@@ -77,9 +77,11 @@ async def test_a_key_may_travel_bare_in_another_header() -> None:
         seen.append(request.headers["api-key"])
         return web.Response()
 
-    async with serving(handler) as url:
-        async with HttpProviders({"p": Endpoint(url, SecretStr(KEY), "api-key")}) as client:
-            await client("p", call())
+    async with (
+        serving(handler) as url,
+        HttpProviders({"p": Endpoint(url, SecretStr(KEY), "api-key")}) as client,
+    ):
+        await client("p", call())
 
     assert seen == [KEY]
 
@@ -165,7 +167,7 @@ async def test_a_provider_that_is_not_there_is_unavailable() -> None:
     async with serving(handler) as url:
         pass
     async with providers(url) as client:
-        with pytest.raises(Unavailable, match="cannot connect .* is it running") as caught:
+        with pytest.raises(Unavailable, match=r"cannot connect .* is it running") as caught:
             await client("p", call())
 
     assert url in str(caught.value)
