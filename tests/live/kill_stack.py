@@ -1,0 +1,104 @@
+"""The stack that a kill run kills: its policy, its providers, its classifier, its deployment."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from agents.policy import Policy
+from infra.local.deployment import Endpoints, Needs, WorkerSpec
+from infra.local.routing import Routing
+from infra.local.stack import LocalStack, StackConfig
+from streams.app import load_registries
+from triton_models.build import Options, build
+
+# A silent worker's calls are taken over after call_s and a margin; the longest simulated call is a third of it.
+_POLICY = """
+providers:
+  defaults: {default_model: north-small}
+  models:
+    - {name: north-small, backend_refs: [{name: north}]}
+    - {name: north-large, backend_refs: [{name: north}]}
+    - {name: south-coder, backend_refs: [{name: south}]}
+routing:
+  signals:
+    keywords:
+      - {name: even, operator: OR, keywords: [even]}
+    embeddings:
+      - {name: similar, threshold: 0.0, candidates: [anything at all]}
+  decisions:
+    - name: coder
+      priority: 20
+      rules: {operator: AND, conditions: [{type: keyword, name: even}]}
+      modelRefs: [{model: south-coder}, {model: north-large}]
+    - name: drawn
+      priority: 10
+      rules: {operator: OR, conditions: [{type: embedding, name: similar}]}
+      modelRefs: [{model: north-large, weight: 1}, {model: south-coder, weight: 1}]
+      algorithm: {type: weighted}
+deadlines: {call_s: 6, infer_s: 10, request_s: 3600, attempts: 3}
+"""
+_MODEL = """
+        latency: {ttft_median_ms: 200, per_token_ms: 12}
+        length: {median: 40, sigma: 0.8, minimum: 1, maximum: 150}
+        faults: {error: 0.01, rate_limit: 0.01}"""
+_PROFILE = f"""
+providers:
+  north:
+    models:
+      north-small:{_MODEL}
+      north-large:{_MODEL}
+  south:
+    models:
+      south-coder:{_MODEL}
+"""
+DECISION_WORKERS = 3
+
+
+class KillDeployment(Routing):
+    """The product's own deployment, over a classifier of constant time; *entry* runs the workers."""
+
+    def __init__(self, policy: Policy, repository: Path, entry: str) -> None:
+        super().__init__(policy, DECISION_WORKERS)
+        self._repository = repository
+        self._entry = entry
+
+    def needs(self) -> Needs:
+        """Return the encoder's name, in a repository where a constant-time model answers to it."""
+        return Needs(("encoder",), self._repository)
+
+    def workers(self, endpoints: Endpoints) -> tuple[WorkerSpec, ...]:
+        """Return the product's workers, run by this deployment's entry."""
+        return tuple(
+            WorkerSpec(
+                spec.role,
+                spec.instance,
+                tuple(self._entry if part == "signalbox" else part for part in spec.argv),
+                spec.env,
+            )
+            for spec in super().workers(endpoints)
+        )
+
+
+def kill_policy() -> Policy:
+    """Return the policy of a kill run: two signal roles, two providers, three models."""
+    load_registries()
+    return Policy.parse(_POLICY, "the kill run's policy")
+
+
+def kill_stack(folder: Path, seed: int, entry: str = "signalbox") -> LocalStack:
+    """Return the stack, not started, with everything that it keeps in *folder*."""
+    folder.mkdir(parents=True)
+    profile = folder / "profile.yaml"
+    profile.write_text(_PROFILE, encoding="utf-8")
+    deployment = KillDeployment(kill_policy(), _repository(folder / "models"), entry)
+    return LocalStack(StackConfig(folder, profile=profile, seed=seed), deployment)
+
+
+def _repository(folder: Path) -> Path:
+    """Build the constant-time model and let it answer to the encoder's name."""
+    build(folder, folder.with_name("model-cache"), Options(models=("constant",)))
+    shutil.move(folder / "constant", folder / "encoder")
+    config = folder / "encoder" / "config.pbtxt"
+    config.write_text(config.read_text(encoding="utf-8").replace('name: "constant"', 'name: "encoder"', 1))
+    return folder
