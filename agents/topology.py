@@ -71,7 +71,8 @@ class MapStage:
     """Records of one topic, in chunks of at most `chunk`, to what each causes, aligned.
 
     `accepts` is the record class that values are decoded to, None for foreign bytes. `on_failure`
-    says what a record that became a dead letter must still emit, so that nothing waits for it.
+    says what a record that became a dead letter must still emit, so that nothing waits for it. The
+    newest record in flight is less than `span` offsets from the oldest one of its partition.
     """
 
     name: str
@@ -82,6 +83,7 @@ class MapStage:
     on_failure: Callable[[Envelope, Any], tuple[Emit, ...]]
     chunk: int = 64
     concurrency: int = 1
+    span: int = WINDOW // 2
 
 
 @dataclass(frozen=True, slots=True)

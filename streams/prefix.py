@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Segment:
-    """Consecutive records of one partition that finish together; `end` is one past the last."""
+    """Records of one partition that finish together: offsets from `start` up to, without, `end`."""
 
+    start: int
     end: int
     since: int
     done: bool = False
@@ -22,9 +23,9 @@ class Prefix:
         self._segments: deque[Segment] = deque()
         self._committed = committed
 
-    def begin(self, end: int, now: int) -> Segment:
-        """Note that the records before offset *end*, after those begun earlier, are in flight."""
-        segment = Segment(end, now)
+    def begin(self, start: int, end: int, now: int) -> Segment:
+        """Note that the records from offset *start* up to, without, *end* are in flight."""
+        segment = Segment(start, end, now)
         self._segments.append(segment)
         return segment
 
@@ -37,6 +38,11 @@ class Prefix:
             self._committed = moved
             return moved
         return None
+
+    def span(self, end: int) -> int:
+        """Return how far *end* would be from the oldest unfinished record; 0 where all are done."""
+        start = next((s.start for s in self._segments if not s.done), end)
+        return end - start
 
     @property
     def unfinished(self) -> int:

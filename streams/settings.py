@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agents.errors import ConfigError
+from agents.topology import WINDOW
 from streams.app import Context, Tuning
 from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
@@ -33,7 +34,7 @@ class Settings(BaseSettings):
     providers: dict[str, str] = Field(default_factory=dict)
     key_files: dict[str, Path] = Field(default_factory=dict)
     security: dict[str, Any] = Field(default_factory=dict)
-    window: int = Field(default=1024, ge=1)
+    window: int = Field(default=WINDOW, ge=WINDOW)
     concurrency: int = Field(default=64, ge=1)
     jobs: int = Field(default=512, ge=1)
     drain_s: float = Field(default=10.0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -12,6 +13,7 @@ from schemas.topics import family, full_name
 from streams.app import topic_counts
 from streams.kafka import KafkaSettings
 
+_LOOK_AGAIN_S = 0.1
 _DAY_MS = 24 * 3600 * 1000
 _RETENTION_MS = {"body": 30 * _DAY_MS, "decision": 400 * _DAY_MS, "forever": -1}
 
@@ -54,6 +56,7 @@ async def create_topics(
                 missing.append(NewTopic(full, count, replication, topic_configs=dict(topic_settings(name))))
         if missing:
             await admin.create_topics(missing)
+            await _led(admin, [topic.name for topic in missing])
     except TopicAlreadyExistsError:
         return 0  # another process was quicker
     except KafkaError as error:
@@ -62,3 +65,12 @@ async def create_topics(
     finally:
         await admin.close()
     return len(missing)
+
+
+async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until every partition has a leader: before that, clients fail on what was just created."""
+    while True:
+        topics = await admin.describe_topics(names)
+        if all(not t["error_code"] and all(p["leader"] >= 0 for p in t["partitions"]) for t in topics):
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)

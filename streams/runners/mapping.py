@@ -19,7 +19,7 @@ _RETRY_S = 0.2
 
 
 class MapRunner:
-    """Runs a `MapStage`; at most `concurrency` chunks are in flight, which also bounds its span."""
+    """Runs a `MapStage`: at most `concurrency` chunks are in flight, over at most `span` offsets."""
 
     def __init__(self, stage: MapStage, world: World) -> None:
         self.group = stage.role
@@ -28,6 +28,7 @@ class MapRunner:
         self._world = world
         self._slots = asyncio.Semaphore(stage.concurrency)
         self._prefixes: dict[TP, Prefix] = {}
+        self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress = Progress()
 
@@ -46,12 +47,16 @@ class MapRunner:
         prefix = self._prefixes.get(tp)
         for start in range(0, len(batch), self._stage.chunk):
             chunk = batch[start : start + self._stage.chunk]
+            while prefix is not None and prefix.span(chunk[-1].offset + 1) > self._stage.span:
+                # A role that ran ahead of one hung chunk would outrun the gather's window.
+                self._moved.clear()
+                await self._moved.wait()
             await self._slots.acquire()
             if prefix is None or self._prefixes.get(tp) is not prefix:
                 # Assigned anew meanwhile: the rest comes again, and must not count for the new prefix.
                 self._slots.release()
                 return
-            segment = prefix.begin(chunk[-1].offset + 1, self._world.now())
+            segment = prefix.begin(chunk[0].offset, chunk[-1].offset + 1, self._world.now())
             task = asyncio.create_task(self._run(segment, chunk))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
@@ -59,6 +64,7 @@ class MapRunner:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slots.release()
+        self._moved.set()
         if not task.cancelled() and task.exception() is not None:
             self._world.telemetry.fatal(self._stage.name, task.exception())
 

@@ -119,7 +119,7 @@ class WorkRunner:
         if lane is None or not lane.alive:
             return
         for envelope in batch:
-            segment = lane.prefix.begin(envelope.offset + 1, self._world.now())
+            segment = lane.prefix.begin(envelope.offset, envelope.offset + 1, self._world.now())
             task = asyncio.create_task(self._job(lane, segment, envelope))
             self._tasks.add(task)
             task.add_done_callback(self._finished)

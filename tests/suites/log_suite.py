@@ -299,7 +299,7 @@ class LogSuite:
         first = await bench.member("g", "m1").start()
         await until(lambda: len(first.got) == 5)
         prefix = Prefix(0)
-        segments = [prefix.begin(e.offset + 1, 0) for e in first.got]
+        segments = [prefix.begin(e.offset, e.offset + 1, 0) for e in first.got]
         for segment in segments[1:]:
             segment.done = True
         assert prefix.advance() is None
