@@ -159,7 +159,8 @@ async def _drain(stack: LocalStack, load: Load, groups: Groups) -> None:
         if load.open == 0 and all([await groups.idle(role) for role in roles]):
             return
         await asyncio.sleep(0.5)
-    _say(f"after {_DRAIN_S:.0f} s {load.open} requests have not ended")
+    behind = [role for role in roles if not await groups.idle(role)]
+    _say(f"after {_DRAIN_S:.0f} s {load.open} requests have not ended; behind: {', '.join(behind) or 'none'}")
 
 
 def _write(path: Path, kills: Sequence[Kill]) -> None:

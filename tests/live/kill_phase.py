@@ -38,7 +38,7 @@ class Groups:
         """Return partition -> (committed, end) of the role's source."""
         source = source_of(role)
         places: list[TP] = [(source, p) for p in range(await self._log.partitions(source))]
-        found = await self._admin.list_consumer_group_offsets(full_name(self._log.prefix, role))
+        found = await self._admin.list_consumer_group_offsets(f"{self._log.prefix}.{role}")
         committed = {(tp.topic, tp.partition): max(meta.offset, 0) for tp, meta in found.items()}
         ends = await self._log.ends(places)
         name = full_name(self._log.prefix, source)
