@@ -108,12 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=50.0, help="of the open loop, requests/s")
     parser.add_argument("--seconds", type=float, default=20.0, help="of the open loop; 0 leaves it out")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--against", type=Path, help="another tree of the project, measured in turn")
+    parser.add_argument("--against", type=Path, nargs="*", default=[], help="other trees, measured in turn")
     parser.add_argument("--out", type=Path, help="where the page goes; default: nowhere, it is printed")
     given = parser.parse_args(words)
-    codes = [Code("this", ROOT)]
-    if given.against is not None:
-        codes.insert(0, Code("against", given.against.absolute()))
+    codes = [*(Code(path.name, path.absolute()) for path in given.against), Code("this", ROOT)]
     requests = {"constant": given.requests, "encoder": given.encoder_requests}
     plan = Plan(requests, given.rate, given.seconds, given.rounds, codes)
     found: list[dict[str, Any]] = []
