@@ -24,7 +24,8 @@ _POLL_S = 0.2
 _COMMIT_S = 0.5
 _TICK_S = 0.1
 _CHANNEL = 64
-_FULL = 16
+_FULL = 8
+"""So many batches in the channel, and nothing more is read until the agent has caught up."""
 
 
 class _ChannelsOnly(BootStrategy):
