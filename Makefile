@@ -41,6 +41,7 @@ demo: setup triton ## the whole product on this machine, end to end
 	@$(BIN)/signalbox demo $(ARGS)
 
 test: setup triton ## every test, those on real Kafka and Triton included
+	@$(BIN)/python -m infra.local.kafka_jars
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: format-check lint types imports unit ## format, lint, types, imports and the tests that need no other process

@@ -75,7 +75,7 @@ class Triton:
         for folder in (options.repository, *(options.repository / model for model in options.models)):
             if not folder.is_dir():
                 raise StackError(
-                    f"Triton's model folder {folder} does not exist: build the models (make models), "
+                    f"Triton's model folder {folder} does not exist: build the models (make triton), "
                     "or use a policy that needs none (--no-triton)"
                 )
         found = await in_background(lambda: ensure_triton_env(cache_folder(options.cache)))
