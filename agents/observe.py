@@ -24,7 +24,11 @@ Clock = Callable[[], int]
 
 Vectors = NDArray[np.float32]
 
+_Compared = tuple[str, str, tuple[str, ...]]
+"""Classifier, its version, and the texts that an observation is compared with."""
+
 _MAX_REFERENCES = 10_000
+_MAX_MATRICES = 1_000
 _LEAST_S = 0.001
 # What a signal may stumble over in content of an unexpected shape.
 _BAD_CONTENT = (InvalidRecord, TypeError, ValueError, LookupError, AttributeError)
@@ -50,6 +54,7 @@ class Observer:
         self._clock = clock
         # By classifier, version and text: vectors of other weights are never compared with each other.
         self._references: dict[tuple[str, str, str], Vectors] = {}
+        self._matrices: dict[_Compared, Vectors] = {}
         self._versions: dict[str, str] = {}
 
     async def observe(self, asked: Sequence[tuple[Request, Origin]]) -> list[SignalSet | None]:
@@ -89,17 +94,33 @@ class Observer:
         self, classifier: str, cells: Sequence[_Cell], rows: list[list[Observation]], budget: float
     ) -> str:
         """Fill in the rows of *cells* by one inference for all; return the version that answered."""
-        references = list(dict.fromkeys(text for cell in cells for text in cell.config.references()))
+        compared = list(dict.fromkeys(text for cell in cells for text in cell.config.references()))
         texts = list(dict.fromkeys(cell.text for cell in cells))
         try:
-            version, vectors, known = await self._infer_all(classifier, texts, references, budget)
+            version, vectors, known = await self._infer_all(classifier, texts, compared, budget)
         except Unavailable as error:
             for cell in cells:
                 rows[cell.row][cell.column] = cell.config.unobserved("failed", type(error).__name__)
             return ""
         for cell in cells:
-            rows[cell.row][cell.column] = _decoded(cell.config, vectors[cell.text], known)
+            vector = vectors[cell.text]
+            references = self._matrix((classifier, version, tuple(cell.config.references())), known)
+            if references is None:
+                references = np.zeros((0, len(vector)), np.float32)
+            rows[cell.row][cell.column] = _decoded(cell.config, vector, references)
         return version
+
+    def _matrix(self, key: _Compared, known: Mapping[str, Vectors]) -> Vectors | None:
+        """Return the references of *key* as one matrix, None if it has none.
+
+        Stacked anew for each observation they cost a tenth of the role.
+        """
+        matrix = self._matrices.get(key)
+        if matrix is None and key[2]:
+            if len(self._matrices) >= _MAX_MATRICES:
+                self._matrices.clear()
+            matrix = self._matrices[key] = np.stack([known[text] for text in key[2]])
+        return matrix
 
     async def _infer_all(
         self, classifier: str, texts: Sequence[str], references: Sequence[str], budget: float
@@ -203,9 +224,7 @@ def _encoded(config: Classified, content: Content) -> str | None:
         return None
 
 
-def _decoded(config: Classified, vector: Vectors, known: Mapping[str, Vectors]) -> Observation:
-    rows = [known[text] for text in config.references()]
-    references = np.stack(rows) if rows else np.zeros((0, len(vector)), np.float32)
+def _decoded(config: Classified, vector: Vectors, references: Vectors) -> Observation:
     if not (np.isfinite(vector).all() and np.isfinite(references).all()):
         return config.unobserved("failed", "the classifier answered with no finite vector")
     return config.decode(vector, references)

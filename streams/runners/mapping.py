@@ -19,7 +19,11 @@ _RETRY_S = 0.2
 
 
 class MapRunner:
-    """Runs a `MapStage`: at most `concurrency` chunks are in flight, over at most `span` offsets."""
+    """Runs a `MapStage`: at most `concurrency` chunks are stepped at once, over at most `span` offsets.
+
+    A slot is free again once its chunk is handed to the log. Held until the acknowledgement it would let
+    through one chunk for each trip to the broker, which at a low rate is one record.
+    """
 
     def __init__(self, stage: MapStage, world: World) -> None:
         self.group = stage.role
@@ -63,15 +67,17 @@ class MapRunner:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._slots.release()
         self._moved.set()
         if not task.cancelled() and task.exception() is not None:
             self._world.telemetry.fatal(self._stage.name, task.exception())
 
     async def _run(self, segment: Segment, chunk: Sequence[Envelope]) -> None:
-        decoded = [pair for envelope in chunk if (pair := await self._decoded(envelope)) is not None]
-        emits = await self._step(decoded)
-        acks = [await self._world.outbox.send(emit) for emit in emits]
+        try:
+            decoded = [pair for envelope in chunk if (pair := await self._decoded(envelope)) is not None]
+            emits = await self._step(decoded)
+            acks = [await self._world.outbox.send(emit) for emit in emits]
+        finally:
+            self._slots.release()
         for ack in acks:
             await ack
         segment.done = True
