@@ -17,6 +17,7 @@ from typing import Any
 
 from schemas.codec import Codec, UndecodableError
 from schemas.completion import Result
+from schemas.dead_letter import DeadLetter
 from schemas.decision import Decision
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.logdir import LogDir, LogDirError
@@ -85,21 +86,26 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _take(evidence: Evidence, topic: str, envelope: Any, codec: Codec) -> None:
-    if topic == DEAD_LETTERS:
-        letter = _decoded(codec, envelope.value)
-        if letter is not None and letter.request_id is not None:
-            evidence.dead.add(letter.request_id.hex())
-        return
     record = _decoded(codec, envelope.value)
+    if record is None:
+        return
+    request_id = record.request_id.hex() if record.request_id is not None else ""
     match record:
         case Request():
-            evidence.requests[record.request_id.hex()] += 1
+            evidence.requests[request_id] += 1
         case Result():
-            request_id = record.request_id.hex()
             evidence.results[request_id] += 1
             evidence.statuses.setdefault(request_id, record.status)
         case Decision():
-            evidence.decisions[record.request_id.hex()] += 1
+            evidence.decisions[request_id] += 1
+        case DeadLetter():
+            evidence.dead.add(request_id)
+        case _:
+            _take_work(evidence, topic, envelope.timestamp / 1000, record)
+
+
+def _take_work(evidence: Evidence, topic: str, at: float, record: Any) -> None:
+    match record:
         case Job():
             evidence.jobs[record.key] += 1
             if record.attempt == 0:
@@ -107,8 +113,8 @@ def _take(evidence: Evidence, topic: str, envelope: Any, codec: Codec) -> None:
         case AttemptEnded() if record.outcome == "unanswered":
             evidence.unanswered[record.key] += 1
         case AttemptEnded():
-            evidence.ended.setdefault(record.key, envelope.timestamp / 1000)
-        case AttemptStarted() | None:
+            evidence.ended.setdefault(record.key, at)
+        case AttemptStarted():
             pass
         case _:
             message = f"{topic} holds a {type(record).__name__}, which does not belong there"

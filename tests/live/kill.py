@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +38,9 @@ from tests.live.kill_stack import kill_policy, kill_stack
 _ENTRIES = {"": "signalbox", "commit_early": "tests.live.kill_early"}
 _AGAIN = 1 / 3
 """The share of kills that are followed by another one while the worker comes back."""
+_BLIND = 1 / 4
+"""The share of kills that do not wait until the role has something to do."""
+_BUSY_S = 10.0
 _SEEN_S = 0.3
 _DRAIN_S = 180.0
 _USAGE, _DOWN = 2, 3
@@ -73,11 +76,23 @@ class Killer:
         self.rng.shuffle(roles)
         for role in roles:
             worker = self.rng.choice([w for w in self.stack.workers if w.spec.role == role])
-            await worker.ready()
-            await asyncio.sleep(self.rng.uniform(0.2, 1.7))
+            await _ready(worker)
+            if self.rng.random() >= _BLIND:
+                await self._busy(worker)
+            await asyncio.sleep(self.rng.uniform(0.0, 0.5))
             await self._kill(worker, number)
             if self.rng.random() < _AGAIN:
                 await self._kill_again(worker, number)
+
+    async def _busy(self, worker: Worker) -> None:
+        """Wait, within bounds, until records reach *worker*'s role, all others being there to send them."""
+        until = time.monotonic() + _BUSY_S
+        for other in self.stack.workers:
+            await _ready(other)
+        while await self.groups.idle(worker.spec.role):
+            await asyncio.sleep(0.02)
+            if time.monotonic() > until:
+                break
 
     async def _kill(self, worker: Worker, number: int) -> None:
         life = await life_of(worker)
@@ -94,8 +109,7 @@ class Killer:
     async def _kill_again(self, worker: Worker, number: int) -> None:
         """Kill the next life between its first sign and its readiness."""
         old = self.kills[-1].pid
-        while worker.pid in (None, old) or not worker.port_file.exists():
-            await asyncio.sleep(0.01)
+        await _until(lambda: worker.pid not in (None, old) and worker.port_file.exists())
         await asyncio.sleep(self.rng.uniform(0.0, 0.25))
         await self._kill(worker, number)
 
@@ -139,8 +153,19 @@ async def run(out: Path, rounds: int, seed: int, sabotage: str = "") -> None:
             shutil.copyfile(stack.providers.calls, out / "provider_calls.jsonl")
 
 
+async def _ready(worker: Worker) -> None:
+    """Wait for *worker*; unlike `Worker.ready` not discouraged by the deaths that we cause."""
+    while not await worker.health():  # noqa: ASYNC110 - another process has no event to wait for
+        await asyncio.sleep(0.05)
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+
+
 async def _end(task: asyncio.Task[None]) -> None:
-    """Stop *task* once it has nothing half submitted that matters: what it did not see acknowledged stays so."""
+    """Stop *task*; what the load did not see acknowledged stays unacknowledged."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -12,7 +12,8 @@ from infra.local.stack import LocalStack, StackConfig
 from streams.app import load_registries
 from triton_models.build import Options, build
 
-# A silent worker's calls are taken over after call_s and a margin; the longest simulated call is a third of it.
+# A dead worker's calls are taken over after call_s and a margin; the
+# longest simulated call is a third of it.
 _POLICY = """
 providers:
   defaults: {default_model: north-small}
