@@ -218,6 +218,7 @@ class LogSuite:
         await member.stop()
         other = bench.log.consumer(f"{bench.log.prefix}.g", (A, B), "m2")
         assert dict(await other.committed([(A, 0)])) == {(A, 0): Commit(5, text)}
+        await other.stop()
 
     async def test_a_paused_partition_gives_nothing(self, bench: Bench) -> None:
         """While paused others go on; resumed, it goes on where it was."""
@@ -337,7 +338,6 @@ class LogSuite:
 
         with pytest.raises(Unavailable):
             await old.consumer.commit({(A, 0): Commit(1)})
+        assert dict(await new.consumer.committed([(A, 0)])) == {}
         await old.crash()
-        await new.consumer.commit({(A, 0): Commit(2)})
-        assert (await new.consumer.committed([(A, 0)]))[A, 0].offset == 2
         await new.stop()
