@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ from schemas.topics import DEAD_LETTERS, DECISIONS, REQUESTS, RESULTS
 PHASES = ("idle", "in_step", "produced_uncommitted", "being_assigned", "starting")
 _OK = range(200, 300)
 _CALL_FIELDS = 4
-_AFTER_S = 2.0
-"""A job is in flight until its end is acknowledged, this long after the provider answered at most."""
 _SHOWN = 20
 _USAGE = 2
 
@@ -192,7 +191,8 @@ def _request_of(row: Row) -> str:
 def _repeats(evidence: Evidence, calls: Mapping[str, Sequence[Row]]) -> tuple[int, list[str]]:
     """Count calls repeated under one key; return those that neither a kill nor a silence explains.
 
-    A kill of the provider's worker while the job was in flight allows one more call of that job.
+    A kill of the provider's worker while the job was in flight, that is before its end is in the log,
+    allows one more call of it.
     """
     repeated, unexplained = 0, []
     for key, rows in calls.items():
@@ -201,23 +201,19 @@ def _repeats(evidence: Evidence, calls: Mapping[str, Sequence[Row]]) -> tuple[in
             silent = evidence.unanswered[key]
             kills = {
                 index
-                for row in rows[:-1]
+                for row, following in pairwise(rows)
                 for index, kill in enumerate(evidence.kills)
-                if _explains(kill, row, evidence.ended.get(key))
+                if _explains(kill, row, min(following["time"], evidence.ended.get(key, following["time"])))
             }
             if len(rows) - 1 > silent + len(kills):
                 unexplained.append(key)
     return repeated, sorted(unexplained)
 
 
-def _explains(kill: Row, call: Row, job_ended: float | None) -> bool:
-    """Whether *kill* hit the worker of *call* between its start and the acknowledged end of its job."""
-    if kill["role"] != f"provider.{call['provider']}":
-        return False
-    until = call["ended"] + _AFTER_S
-    if job_ended is not None and job_ended >= call["ended"]:
-        until = min(until, job_ended)
-    return bool(call["time"] <= kill["time"] <= until)
+def _explains(kill: Row, call: Row, until: float) -> bool:
+    """Whether *kill* hit the worker of *call* before *until*, when its job was still in flight."""
+    mine = kill["role"] == f"provider.{call['provider']}"
+    return mine and bool(call["time"] <= kill["time"] <= until)
 
 
 def report(verdict: Verdict) -> str:

@@ -28,5 +28,5 @@ class EarlyRunner(MapRunner):
 
 
 if __name__ == "__main__":
-    streams.app.MapRunner = EarlyRunner  # type: ignore[misc]
+    vars(streams.app)["MapRunner"] = EarlyRunner
     main()
