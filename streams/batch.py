@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,13 +23,16 @@ from agents.policy import Policy
 from agents.topology import Emit
 from schemas.control import RunOpened, RunSubmitted, TopicPosition
 from schemas.identity import partition_for, run_name
+from schemas.request import Request
 from schemas.sealed import unseal
 from schemas.topics import CONTROL_EVENTS, REQUESTS, jobs_topic, signals_topic
 from streams.log import Placed
 from streams.runners import World
-from streams.runs import SUCCESS, Outcome, RunView, ends_of, find_run, follow, ids_in_log
+from streams.runs import SUCCESS, Outcome, RunView, ends_of, find_run, follow, requests_in_log
 
 _UNACKED = 2000
+_BOM = b"\xef\xbb\xbf"
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,8 @@ class BatchOptions:
 
 
 def raw_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Iterate over (line number from 1, bytes) of the non-blank lines."""
-    for number, raw in enumerate(content.split(b"\n"), start=1):
+    """Iterate over (line number from 1, bytes) of the non-blank lines; a byte-order mark is no content."""
+    for number, raw in enumerate(content.removeprefix(_BOM).split(b"\n"), start=1):
         if raw.strip():
             yield number, raw.strip()
 
@@ -77,29 +81,30 @@ async def submit(world: World, path: Path, policy: Policy, options: BatchOptions
 
     Raises `ConfigError` if there is nothing to submit, or if no worker could serve the policy.
     """
-    content = await asyncio.to_thread(_content, path)
+    content = await asyncio.to_thread(read_content, path)
     await check_served(world, policy)
-    run = options.run or run_name(options.tenant, content)
+    run = _named(options.run) or run_name(options.tenant, content)
     if options.new_run:
         run = f"{run}-{secrets.token_hex(4)}"
     view = await find_run(world.log, world.codec, run, options.tenant)
-    known: set[bytes] = set()
+    known: Mapping[bytes, bytes] = {}
     if view is None:
         view = await _open(world, run, options.tenant, content)
     else:
-        known = await ids_in_log(world.log, world.codec, view)
+        known = await requests_in_log(world.log, world.codec, view)
     admission = Admission(policy, options.tenant, world.now(), run)
     submission = await _submit_lines(world, content, admission, view, known)
     await _close(world, submission, len(known))
     return submission
 
 
-def _content(path: Path) -> bytes:
+def read_content(path: Path) -> bytes:
+    """Return what *path* holds; raises `ConfigError` if that is nothing."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    if not content.strip():
+    if not content.removeprefix(_BOM).strip():
         raise ConfigError(f"{path} holds no line; a batch file has one JSON object a line")
     return content
 
@@ -125,7 +130,7 @@ async def _open(world: World, run: str, tenant: str, content: bytes) -> RunView:
 
 
 async def _submit_lines(
-    world: World, content: bytes, admission: Admission, view: RunView, known: set[bytes]
+    world: World, content: bytes, admission: Admission, view: RunView, known: Mapping[bytes, bytes]
 ) -> Submission:
     submission = Submission(view, [])
     seen: dict[str, int] = {}
@@ -134,8 +139,10 @@ async def _submit_lines(
     for number, raw in raw_lines(content):
         try:
             line = read_line(number, raw)
-            _first_of_its_name(line.custom_id, number, seen)
             request = admission.batch(line)
+            # Only a line that runs takes its name: what was refused leaves it to a corrected one.
+            _first_of_its_name(line.custom_id, number, seen)
+            _same_as_before(request, known)
         except Refused as refused:
             submission.entries.append(Entry(number, custom_id_of(raw), None, refused.code, refused.message))
             continue
@@ -149,6 +156,19 @@ async def _submit_lines(
             await _settle(submission, unacked)
     await _settle(submission, unacked)
     return submission
+
+
+def _named(run: str | None) -> str | None:
+    if run is not None and not (run.isprintable() and len(run) <= _MAX_NAME):
+        raise ConfigError(f"a run's name is at most {_MAX_NAME} printable characters")
+    return run
+
+
+def _same_as_before(request: Request, known: Mapping[bytes, bytes]) -> None:
+    """Refuse another body under an id that the run holds: its result would be of the old one."""
+    if known.get(request.request_id, request.body.digest) != request.body.digest:
+        message = "the run already holds this line with another body; use another --run, or --new-run"
+        raise Refused("body_changed", message)
 
 
 def _first_of_its_name(custom_id: str | None, number: int, seen: dict[str, int]) -> None:
@@ -187,6 +207,12 @@ async def _close(world: World, submission: Submission, known: int) -> None:
 async def wait(world: World, submission: Submission, progress: Callable[[int], None] | None = None) -> None:
     """Wait until every accepted line has ended."""
     await follow(world.log, world.codec, submission.view, submission.wanted, progress)
+
+
+def check_out(out: Path) -> None:
+    """Raise `ConfigError` if *out* cannot become a file: known now rather than after the work."""
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"cannot write {out}: give a file in a folder that exists and is writable")
 
 
 def write_results(submission: Submission, out: Path) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.errors import ConfigError, RouterError, Unavailable
 from agents.policy import Policy
+from schemas.logdir import LogDirError
 from streams.app import load_registries, make_world
-from streams.batch import BatchOptions, Submission, wait, write_results
+from streams.batch import BatchOptions, Submission, check_out, wait, write_results
 from streams.batch import submit as submit_lines
 from streams.kafka import KafkaLog
-from streams.keep import keep_log
+from streams.keep import check_folder, keep_log
 from streams.policies import publish
 from streams.runners import World
 from streams.runs import collect, counts, find_run
@@ -38,8 +40,8 @@ PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, a
 def finish(work: Coroutine[Any, Any, int]) -> None:
     """Run *work* and exit with its code; our errors become one line and the stated code."""
     try:
-        code = asyncio.run(work)
-    except ConfigError as error:
+        code = asyncio.run(_stoppable(work))
+    except (ConfigError, LogDirError) as error:
         typer.echo(f"signalbox: {error}", err=True)
         code = USAGE
     except Unavailable as error:
@@ -48,9 +50,16 @@ def finish(work: Coroutine[Any, Any, int]) -> None:
     except RouterError as error:
         typer.echo(f"signalbox: {error}", err=True)
         code = NO
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
     raise typer.Exit(code)
+
+
+async def _stoppable(work: Coroutine[Any, Any, int]) -> int:
+    """Let SIGTERM cancel *work* as Ctrl-C does, so that what it started is stopped."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def read_policy(path: Path) -> Policy:
@@ -113,6 +122,7 @@ async def submit_file(
     found: Settings, file: Path, policy_path: Path | None, options: BatchOptions, target: Target
 ) -> int:
     """Submit *file*; with an output wait for it. Returns the exit code."""
+    target.check()
     async with connected(found) as world:
         policy = await chosen_policy(world, policy_path)
         submission = await submit_lines(world, file, policy, options)
@@ -145,6 +155,13 @@ class Target:
         self.keep_log = keep_log
         self.as_json = as_json
 
+    def check(self) -> None:
+        """Raise `ConfigError` if either cannot be written: known now rather than after the work."""
+        if self.out is not None:
+            check_out(self.out)
+        if self.keep_log is not None:
+            check_folder(self.keep_log)
+
 
 def say(report: dict[str, Any], *, as_json: bool) -> None:
     """Print *report* as one JSON object, or as lines."""
@@ -154,10 +171,10 @@ def say(report: dict[str, Any], *, as_json: bool) -> None:
         typer.echo("\n".join(f"{name}: {value}" for name, value in report.items()))
 
 
-async def run_status(found: Settings, run: str, *, as_json: bool) -> int:
+async def run_status(found: Settings, run: str, tenant: str | None, *, as_json: bool) -> int:
     """Print how far run *run* is; exit code 1 if there is no such run."""
     async with connected(found) as world:
-        view = await find_run(world.log, world.codec, run)
+        view = await find_run(world.log, world.codec, run, tenant)
         if view is None:
             typer.echo(f"signalbox: no run {run!r} in the log; `signalbox submit` prints its name", err=True)
             return NO
@@ -179,11 +196,21 @@ async def run_status(found: Settings, run: str, *, as_json: bool) -> int:
 Locate = Callable[[str | None, Path], Settings]
 
 
+def located(find_broker: FindBroker, broker: str | None, folder: Path) -> Settings:
+    """Return the settings with the broker that is meant; raises `Unavailable` if none is known."""
+    address = broker or settings().broker or find_broker(folder)
+    if not address:
+        raise Unavailable(
+            f"no stack runs in {folder}: start one with `signalbox up --workers`, or pass --broker HOST:PORT"
+        )
+    return settings(broker=address)
+
+
 def register(app: typer.Typer, find_broker: FindBroker) -> None:
     """Mount the commands; *find_broker* tells the address of the stack that runs in a folder."""
 
     def locate(broker: str | None, folder: Path) -> Settings:
-        return settings(broker=broker or settings().broker or find_broker(folder))
+        return located(find_broker, broker, folder)
 
     _register_worker(app, locate)
     _register_submit(app, locate)
@@ -247,6 +274,7 @@ def _register_run_status(app: typer.Typer, locate: Locate) -> None:
     @app.command(name="run-status")
     def run_status_command(
         run: Annotated[str, typer.Argument(help="The name that submit printed.")],
+        tenant: Annotated[str | None, typer.Option(help="Whose; default: who opened it first.")] = None,
         broker: Broker = None,
         folder: Dir = FOLDER,
         json: Json = False,
@@ -254,6 +282,6 @@ def _register_run_status(app: typer.Typer, locate: Locate) -> None:
         """Tell how far a run is."""
 
         async def work() -> int:
-            return await run_status(locate(broker, folder), run, as_json=json)
+            return await run_status(locate(broker, folder), run, tenant, as_json=json)
 
         finish(work())

@@ -99,9 +99,11 @@ class KafkaLog:
     async def cluster_id(self) -> str:
         """Return the cluster's id."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.bootstrap, **self._settings.security)
-        await admin.start()
         try:
+            await admin.start()
             return str((await admin.describe_cluster())["cluster_id"])
+        except KafkaError as error:
+            raise _unavailable("ask the identity of the cluster of", self.prefix, error) from error
         finally:
             await admin.close()
 

@@ -45,7 +45,8 @@ async def find_run(log: Log, codec: Codec, run: str, tenant: str | None = None) 
     async for envelope in log.read(await log.begins([(CONTROL_EVENTS, 0)])):
         record = decoded(codec, envelope.value)
         if isinstance(record, RunOpened | RunSubmitted) and record.run == run:
-            if tenant is not None and record.tenant != tenant:
+            # Two tenants may use one name; without a tenant the run that was opened first is meant.
+            if record.tenant != (tenant or (view.opened.tenant if view else record.tenant)):
                 continue
             if isinstance(record, RunOpened):
                 view = view or RunView(record)
@@ -54,13 +55,13 @@ async def find_run(log: Log, codec: Codec, run: str, tenant: str | None = None) 
     return view
 
 
-async def ids_in_log(log: Log, codec: Codec, view: RunView) -> set[bytes]:
-    """Return the ids of the run's requests that the log already holds."""
-    found: set[bytes] = set()
+async def requests_in_log(log: Log, codec: Codec, view: RunView) -> dict[bytes, bytes]:
+    """Return id -> digest of the body, of the run's requests that the log already holds."""
+    found: dict[bytes, bytes] = {}
     async for envelope in log.read(view.positions(REQUESTS)):
         record = decoded(codec, envelope.value)
         if isinstance(record, Request) and _is_of(record, view):
-            found.add(record.request_id)
+            found.setdefault(record.request_id, record.body.digest)
     return found
 
 
@@ -90,6 +91,13 @@ async def collect(log: Log, codec: Codec, view: RunView) -> None:
     """Read what has come back so far; fills ``view.outcomes``."""
     async for envelope in log.read({**view.positions(RESULTS), **view.positions(DEAD_LETTERS)}):
         take(codec, view, envelope.value)
+    dead = [request_id for request_id, outcome in view.outcomes.items() if outcome.result is None]
+    if dead:
+        # A dead letter does not say of which run it is; the requests do.
+        own = await requests_in_log(log, codec, view)
+        for request_id in dead:
+            if request_id not in own:
+                del view.outcomes[request_id]
 
 
 def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
@@ -100,10 +108,11 @@ def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
         outcome.result = outcome.result or record  # the first in the log is effective
         return record.request_id
     if isinstance(record, DeadLetter) and record.request_id is not None:
+        if record.stage.startswith("signal."):
+            return None  # it ends nothing: the decision goes on without that signal
         outcome = view.outcomes.setdefault(record.request_id, Outcome())
         outcome.dead = outcome.dead or record
-        # A signal role's dead letter ends nothing: the decision goes on without that signal.
-        return None if record.stage.startswith("signal.") else record.request_id
+        return record.request_id
     return None
 
 
@@ -112,7 +121,8 @@ def counts(view: RunView) -> Mapping[str, int]:
     results = [o.result for o in view.outcomes.values() if o.result is not None]
     completed = sum(r.status in SUCCESS for r in results)
     dead = sum(o.result is None and o.dead is not None for o in view.outcomes.values())
-    accepted = view.submitted.accepted if view.submitted is not None else len(view.outcomes)
+    # A later submission of fewer lines takes nothing out of the run.
+    accepted = max(view.submitted.accepted if view.submitted is not None else 0, len(view.outcomes))
     return {
         "accepted": accepted,
         "completed": completed,

@@ -17,6 +17,8 @@ from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
 from streams.runners.working import WorkLimits
 
+_MAX_PORT = 65535
+
 
 class Settings(BaseSettings):
     """Settings of one process; each is an environment variable ``SIGNALBOX_<NAME>``.
@@ -45,6 +47,10 @@ class Settings(BaseSettings):
         """Return how to reach the cluster; raises `ConfigError` if no address is set."""
         if not self.broker:
             raise ConfigError("no broker address: pass --broker HOST:PORT or set SIGNALBOX_BROKER")
+        for address in self.broker.split(","):
+            host, _, port = address.strip().rpartition(":")
+            if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
+                raise ConfigError(f"broker address {address!r} is not of the form HOST:PORT")
         return KafkaSettings(self.broker, self.prefix, self.security)
 
     @property
@@ -65,11 +71,13 @@ class Settings(BaseSettings):
         if path is None:
             return None
         try:
-            return SecretStr(path.read_text().strip())
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the key of provider {name!r} from {path}: {error.strerror}"
-            ) from None
+            key = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise ConfigError(f"cannot read the key of provider {name!r} from {path}: {reason}") from None
+        if not (key.isascii() and key.isprintable() and key):
+            raise ConfigError(f"{path} holds no key for provider {name!r}: one line of printable ASCII")
+        return SecretStr(key)
 
 
 def settings(**given: Any) -> Settings:

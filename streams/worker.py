@@ -11,15 +11,20 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from agents.errors import Unavailable
+from agents.errors import ConfigError, Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
 from streams.clients.retrying import RetryingInfer
 from streams.host import Fleet, Host
 from streams.kafka import KafkaLog
+from streams.log import Log
+from streams.runners import Runner
 from streams.settings import Settings, wall_clock
 from streams.telemetry import Telemetry
+
+_LOOKS = 10
+_LOOK_AGAIN_S = 0.5
 
 
 async def no_classifier(classifier: str, texts: Sequence[str], timeout_s: float) -> Inference:
@@ -43,6 +48,17 @@ async def ports_for(role: str, settings: Settings, stack: AsyncExitStack) -> Por
     return Ports(no_classifier, complete)
 
 
+async def _check_topics(log: Log, runner: Runner) -> None:
+    """Raise `ConfigError` if an input does not exist: the group would wait for it without a word."""
+    for topic in runner.topics:
+        for _ in range(_LOOKS):
+            if await log.partitions(topic):
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)  # just created, the brokers may not all know it
+        else:
+            raise ConfigError(f"topic {topic!r} does not exist; `signalbox up` creates what its policy needs")
+
+
 class Worker:
     """Runs one role until told to stop; `failed` holds what it must not survive."""
 
@@ -61,7 +77,10 @@ class Worker:
         self._stop.set()
 
     async def run(self, port_file: Path | None) -> int:
-        """Run until SIGTERM or SIGINT (exit code 0) or a failure (3)."""
+        """Run until SIGTERM or SIGINT (exit code 0) or a failure (3).
+
+        Raises `ConfigError` for a role that does not exist or has no topics, `Unavailable` without a broker.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -76,7 +95,11 @@ class Worker:
             stack.push_async_callback(world.policies.stop)
             ports = await ports_for(self._role, self._settings, stack)
             context = self._settings.context(await log.cluster_id())
-            runner = runner_for(self._role, world, ports, self._settings.tuning, {}, context)
+            try:
+                runner = runner_for(self._role, world, ports, self._settings.tuning, {}, context)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            await _check_topics(log, runner)
             host = Host(runner, log, self._telemetry, self._instance)
             fleet = Fleet(self._role, [host])
             await fleet.start()

@@ -36,7 +36,7 @@ def run(  # noqa: PLR0913 - one parameter for each option that the user has
     policy: PolicyFile = None,
     keep_log: Annotated[Path | None, typer.Option("--keep-log", help="Copy the topics here.")] = None,
     run_name: Annotated[str | None, typer.Option("--run", help="Name of the run.")] = None,
-    tenant: Annotated[str, typer.Option(help="On whose behalf.")] = "default",
+    tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Profile of the simulated providers.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulated providers.")] = 0,
     triton: Annotated[str, typer.Option(help="A running Triton, host:port of gRPC.")] = "",
@@ -46,10 +46,11 @@ def run(  # noqa: PLR0913 - one parameter for each option that the user has
     from infra.local.oneprocess import RunOptions, run_file  # noqa: PLC0415 - Faust takes long to import
     from infra.local.routing import DEFAULT_POLICY  # noqa: PLC0415 - as above
     from streams.batch import BatchOptions  # noqa: PLC0415 - as above
+    from streams.settings import settings  # noqa: PLC0415 - as above
 
     async def work() -> int:
         chosen = read_policy(policy or DEFAULT_POLICY)
-        batch = BatchOptions(tenant, run_name)
+        batch = BatchOptions(tenant or settings().tenant, run_name)
         options = RunOptions(file, out, batch, keep_log, profile, seed, triton, json)
         return await run_file(chosen, options)
 
@@ -91,12 +92,10 @@ def explain(
         raise typer.Exit(code)
 
     async def work() -> int:
-        from streams.cli import connected  # noqa: PLC0415 - as above
-        from streams.settings import settings  # noqa: PLC0415 - as above
+        from streams.cli import connected, located  # noqa: PLC0415 - as above
         from streams.view import Snapshot  # noqa: PLC0415 - as above
 
-        found = settings(broker=broker or settings().broker or broker_of(folder))
-        async with connected(found) as world:
+        async with connected(located(broker_of, broker, folder)) as world:
             return explain_view(await Snapshot.take(world.log, world.policies), request_id, as_json=json)
 
     finish(work())

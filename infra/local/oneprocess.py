@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.errors import CallTimeout, Unavailable
+from agents.errors import CallTimeout, ConfigError, Unavailable
 from agents.policy import Policy
 from agents.ports import HttpReply, Infer
 from infra.local.errors import StackError
 from infra.local.routing import Routing
 from infra.simulated_llm.in_process import InProcess
-from infra.simulated_llm.profile import Profile, default, load
+from infra.simulated_llm.profile import Profile, ProfileError, default, load
 from streams.app import Ports
-from streams.batch import BatchOptions, submit, write_results
-from streams.cli import NO, OK, say, waited
+from streams.batch import BatchOptions, read_content, submit, write_results
+from streams.cli import NO, OK, Target, say, waited
 from streams.clients.retrying import RetryingInfer
 from streams.keep import keep_log
 from streams.settings import wall_clock
@@ -41,9 +41,9 @@ class RunOptions:
 
 async def run_file(policy: Policy, options: RunOptions) -> int:
     """Run the batch and return the exit code: 0, or 1 if any line failed."""
+    profile = await asyncio.to_thread(_checked, options)
     async with AsyncExitStack() as stack:
         infer = await _infer(policy, options.triton, stack)
-        profile: Profile = default() if options.profile is None else load(options.profile)
         complete = InProcess(profile, options.seed, reply=HttpReply, timed_out=CallTimeout)
         broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -72,6 +72,16 @@ async def run_file(policy: Policy, options: RunOptions) -> int:
             report["records"] = await keep_log(world.log, world.policies, options.keep_log)
         say(report, as_json=options.as_json)
         return OK if totals["failed"] == 0 else NO
+
+
+def _checked(options: RunOptions) -> Profile:
+    """Return the profile; raises `ConfigError` for what could not be used, before anything is started."""
+    read_content(options.file)
+    Target(options.out, options.keep_log, as_json=options.as_json).check()
+    try:
+        return default() if options.profile is None else load(options.profile)
+    except ProfileError as error:
+        raise ConfigError(str(error)) from None
 
 
 async def _infer(policy: Policy, address: str, stack: AsyncExitStack) -> Infer:
