@@ -7,6 +7,7 @@ together and a restarted worker takes its own partitions back without a rebalanc
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class KafkaLog:
 
     async def start(self) -> None:
         """Connect the producer; raises `Unavailable` saying which address did not answer."""
+        # The client retries by itself and raises what matters; its own lines would only alarm people.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         s = self._settings
         self._producer = AIOKafkaProducer(
             bootstrap_servers=s.bootstrap,
