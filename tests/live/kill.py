@@ -42,7 +42,7 @@ _BLIND = 1 / 4
 """The share of kills that do not wait until the role has something to do."""
 _BUSY_S = 10.0
 _SEEN_S = 0.3
-_DRAIN_S = 180.0
+_DRAIN_S, _SABOTAGED_DRAIN_S = 180.0, 45.0
 _USAGE, _DOWN = 2, 3
 
 
@@ -141,7 +141,7 @@ async def run(out: Path, rounds: int, seed: int, sabotage: str = "") -> None:
                 _fail_if_over(loading, following)
                 _say(f"round {number} of {rounds}: {len(load.ended)} of {len(load.sent)} ended")
             await _end(loading)
-            await _drain(stack, load, groups)
+            await _drain(stack, load, groups, _SABOTAGED_DRAIN_S if sabotage else _DRAIN_S)
         finally:
             await _end(loading)
             await _end(following)
@@ -176,16 +176,16 @@ def _fail_if_over(*tasks: asyncio.Task[None]) -> None:
             task.result()
 
 
-async def _drain(stack: LocalStack, load: Load, groups: Groups) -> None:
+async def _drain(stack: LocalStack, load: Load, groups: Groups, within: float) -> None:
     """Wait, within bounds, until every request has ended and every group has committed its source."""
-    until = time.monotonic() + _DRAIN_S
+    until = time.monotonic() + within
     roles = sorted({worker.spec.role for worker in stack.workers})
     while time.monotonic() < until:
         if load.open == 0 and all([await groups.idle(role) for role in roles]):
             return
         await asyncio.sleep(0.5)
     behind = [role for role in roles if not await groups.idle(role)]
-    _say(f"after {_DRAIN_S:.0f} s {load.open} requests have not ended; behind: {', '.join(behind) or 'none'}")
+    _say(f"after {within:.0f} s {load.open} requests have not ended; behind: {', '.join(behind) or 'none'}")
 
 
 def _write(path: Path, kills: Sequence[Kill]) -> None:
