@@ -25,9 +25,6 @@ _PREFIXES = (f"suite{n}" for n in itertools.count())
 class KafkaBench(Bench):
     """Topics of a prefix of their own on a broker that all tests share."""
 
-    def __init__(self, log: KafkaLog) -> None:
-        self.log = log
-
     async def crash(self, consumer: Consumer) -> None:
         """Stop: a static member does not tell its group, just as a killed one does not."""
         await consumer.stop()
@@ -50,7 +47,9 @@ async def bench(broker: str) -> AsyncIterator[Bench]:
     await create_topics(settings, ["north"], partitions=PARTITIONS)
     log = KafkaLog(settings)
     await log.start()
-    yield KafkaBench(log)
+    bench = KafkaBench(log)
+    yield bench
+    await bench.close()
     await log.stop()
 
 

@@ -1,8 +1,9 @@
 """The in-memory log is a `Log`."""
 
 import itertools
+from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
 from streams.log import Consumer
 from streams.memory import MemoryConsumer, MemoryLog
@@ -14,7 +15,7 @@ class MemoryBench(Bench):
 
     def __init__(self) -> None:
         ticks = itertools.count(1_790_000_000_000)
-        self.log = MemoryLog({A: PARTITIONS, B: PARTITIONS}, lambda: next(ticks))
+        super().__init__(MemoryLog({A: PARTITIONS, B: PARTITIONS}, lambda: next(ticks)))
 
     async def crash(self, consumer: Consumer) -> None:
         """Be gone."""
@@ -22,10 +23,12 @@ class MemoryBench(Bench):
         consumer.abandon()
 
 
-@pytest.fixture
-def bench() -> Bench:
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
     """A new log."""
-    return MemoryBench()
+    bench = MemoryBench()
+    yield bench
+    await bench.close()
 
 
 class TestMemoryLog(LogSuite):

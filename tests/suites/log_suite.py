@@ -27,7 +27,9 @@ PATIENCE_S = 30.0
 class Bench(ABC):
     """A log under test."""
 
-    log: Log
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.members: list[Member] = []
 
     @abstractmethod
     async def crash(self, consumer: Consumer) -> None:
@@ -35,7 +37,15 @@ class Bench(ABC):
 
     def member(self, group: str, instance: str, topics: Sequence[str] = (A, B)) -> Member:
         """Return a member of *group* that reads as the host does."""
-        return Member(self, self.log.consumer(f"{self.log.prefix}.{group}", topics, instance))
+        member = Member(self, self.log.consumer(f"{self.log.prefix}.{group}", topics, instance))
+        self.members.append(member)
+        return member
+
+    async def close(self) -> None:
+        """Stop every member that a failed test left behind."""
+        for member in self.members:
+            if not member.ended:
+                await member.stop()
 
     async def fill(self, place: TP, count: int, start: int = 0) -> list[Placed]:
         """Append numbered records and wait for their acknowledgements."""
@@ -54,6 +64,7 @@ class Member:
         self.got: list[Envelope] = []
         self.slow_s = 0.0
         self.early = 0
+        self.ended = False
         self._taking_over = True
         self._bench = bench
         self._task: asyncio.Task[None] | None = None
@@ -96,6 +107,7 @@ class Member:
         await self._bench.crash(self.consumer)
 
     async def _end(self) -> None:
+        self.ended = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
