@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
+import datetime as dt
+import logging
 import os
 import platform
 import sys
@@ -79,30 +80,29 @@ async def _phases(bench: Bench, plan: Plan, code: str, classifier: str, mark: st
 
 def report(found: Sequence[dict[str, Any]], plan: Plan, words: Sequence[str]) -> str:
     """Return the results page."""
-    when = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    when = dt.datetime.now(tz=dt.UTC).date().isoformat()
     command = " ".join(["make bench", *([f"ARGS='{' '.join(words)}'"] if words else [])])
-    return "\n".join(
-        [
-            "# What a request costs",
-            "",
-            f"`{command}` on {when}: {platform.system()} {platform.machine()}, Python {platform.python_version()},"
-            f" {os.cpu_count()} cores shared by everything named here and by other work of the machine.",
-            "Real Kafka (one node), real Triton on CPU, one worker process per role, the demo's policy and the demo's",
-            "requests over and over, simulated providers that answer at once. CPU is user plus system time of",
-            "`/proc/PID/stat`; `own` is the workers and the submitting client, without broker, Triton and simulator.",
-            f"The open loop sends {plan.rate:g} requests/s for {plan.seconds:g} s; latency is the log's timestamp of",
-            "the result minus the moment the request was due, all of it ours since providers take no time.",
-            "",
-            markdown(found),
-        ]
-    )
+    about = f"""\
+# What a request costs
+
+`{command}` on {when}: {platform.system()} {platform.machine()}, Python {platform.python_version()},
+{os.cpu_count()} cores, shared by everything named here and by whatever else the load average tells of.
+Real Kafka (one node), real Triton on CPU, one worker process per role, the demo's policy, the demo's
+requests over and over, simulated providers that answer at once. CPU is user plus system time of
+`/proc/PID/stat`; `own` is the workers and the submitting client, without broker, Triton and simulator.
+The open loop sends {plan.rate:g} requests/s for {plan.seconds:g} s; latency is the log's timestamp of the
+result minus the moment the request was due, all of it ours since providers take no time.
+"""
+    return f"{about}\n{markdown(found)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the command line says; write and print the tables; return the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="python -m tests.live.bench", description=__doc__)
-    parser.add_argument("--classifiers", nargs="+", choices=("constant", "encoder"), default=["constant", "encoder"])
+    parser.add_argument(
+        "--classifiers", nargs="+", choices=("constant", "encoder"), default=["constant", "encoder"]
+    )
     parser.add_argument("--requests", type=int, default=3000, help="with the constant classifier")
     parser.add_argument("--encoder-requests", type=int, default=1000, help="with the real encoder")
     parser.add_argument("--rate", type=float, default=50.0, help="of the open loop, requests/s")
@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, nargs="*", default=[], help="other trees, measured in turn")
     parser.add_argument("--out", type=Path, help="where the page goes; default: nowhere, it is printed")
     given = parser.parse_args(words)
+    # What every fresh broker answers at first is no news.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     codes = [*(Code(path.name, path.absolute()) for path in given.against), Code("this", ROOT)]
     requests = {"constant": given.requests, "encoder": given.encoder_requests}
     plan = Plan(requests, given.rate, given.seconds, given.rounds, codes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Measured:
     cpu: Mapping[str, int]
     records: Mapping[str, int]
     failed: int = 0
+    load: float = 0.0
     latency_ms: Sequence[float] = ()
     hops_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -66,7 +68,7 @@ async def batch(bench: Bench, count: int, mark: str) -> Measured:
     """Submit *count* requests at once and wait for all results."""
     path = bench.folder / f"{mark}.jsonl"
     path.write_bytes(b"\n".join(bench.lines(count, mark)))
-    ends, cpu = await ends_of_all(bench.world), bench.used()
+    ends, cpu = await ends_of_all(bench.world.log), bench.used()
     began, mine = time.perf_counter(), time.process_time()
     submission = await submit(bench.world, path, bench.policy, BatchOptions(new_run=True))
     submitting = time.process_time() - mine
@@ -77,8 +79,8 @@ async def batch(bench: Bench, count: int, mark: str) -> Measured:
     used = difference(cpu, bench.used()) | {CLIENT: int(submitting * _US)}
     results = [o.result for o in submission.view.outcomes.values()]
     failed = sum(result is None or result.status != 200 for result in results)
-    gained = messages(ends, await ends_of_all(bench.world))
-    return Measured(count, seconds, used, gained, failed)
+    gained = messages(ends, await ends_of_all(bench.world.log))
+    return Measured(count, seconds, used, gained, failed, os.getloadavg()[0])
 
 
 async def idle(bench: Bench, seconds: float) -> Measured:
@@ -91,7 +93,7 @@ async def idle(bench: Bench, seconds: float) -> Measured:
 async def open_loop(bench: Bench, rate: float, seconds: float, mark: str) -> Measured:
     """Send at *rate* whether or not answers come; latency counts from when each was due."""
     count = int(rate * seconds)
-    ends, cpu = await ends_of_all(bench.world), bench.used()
+    ends, cpu = await ends_of_all(bench.world.log), bench.used()
     start = {tp: end for tp, end in ends.items() if tp[0] == RESULTS}
     due: dict[bytes, float] = {}
     answers = asyncio.create_task(_answers(bench, start, count))
@@ -112,13 +114,14 @@ async def open_loop(bench: Bench, rate: float, seconds: float, mark: str) -> Mea
     took = time.time() - began
     await asyncio.sleep(1.0)
     used = difference(cpu, bench.used())
-    after = await ends_of_all(bench.world)
+    after = await ends_of_all(bench.world.log)
     return Measured(
         count,
         took,
         used,
         messages(ends, after),
         sum(status != 200 for _, status in results.values()),
+        os.getloadavg()[0],
         sorted(results[one][0] - at for one, at in due.items()),
         await _hops(bench, ends, due),
     )
@@ -138,7 +141,9 @@ async def _answers(bench: Bench, start: Mapping[TP, int], count: int) -> dict[by
 async def _hops(bench: Bench, ends: Mapping[TP, int], due: Mapping[bytes, float]) -> dict[str, list[float]]:
     """Return how long after it was due a request's first record appeared in each topic."""
     first: dict[str, dict[bytes, float]] = {}
-    async for envelope in bench.world.log.read({tp: end for tp, end in ends.items() if "control" not in tp[0]}):
+    async for envelope in bench.world.log.read(
+        {tp: end for tp, end in ends.items() if "control" not in tp[0]}
+    ):
         record = bench.world.codec.decode(envelope.value)
         if record.request_id in due:
             seen = first.setdefault(envelope.topic, {})

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.policy import Policy
-from infra.local.deployment import Endpoints, Needs, WorkerSpec
+from infra.local.deployment import Needs, WorkerSpec
 from infra.local.identity import PROC, read_stat
 from infra.local.routing import Routing
 from infra.local.stack import LocalStack, StackConfig
 from infra.local.workers import Worker
 from streams.log import TP, Log
-from streams.runners import World
 from triton_models.build import Options, build
 
 PROFILE = """
@@ -84,7 +83,8 @@ async def workers_of(stack: LocalStack, code: Code) -> AsyncIterator[list[Worker
     started: list[Worker] = []
     try:
         for spec in stack.deployment.workers(stack.endpoints):
-            started.append(await stack.spawn_worker(_from(code, spec, stack.endpoints)))
+            worker = await stack.spawn_worker(_from(code, spec))
+            started.append(worker)
         for worker in started:
             await worker.ready()
         yield started
@@ -94,8 +94,7 @@ async def workers_of(stack: LocalStack, code: Code) -> AsyncIterator[list[Worker
             stack.workers.remove(worker)
 
 
-def _from(code: Code, spec: WorkerSpec, endpoints: Endpoints) -> WorkerSpec:
-    del endpoints
+def _from(code: Code, spec: WorkerSpec) -> WorkerSpec:
     # -P: the folder that the bench runs in must not come before the tree that is measured.
     argv = (sys.executable, "-P", *spec.argv[1:])
     return replace(spec, argv=argv, env={**spec.env, "PYTHONPATH": str(code.root)})
@@ -125,12 +124,7 @@ def _ticks(entry: Path) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-async def ends_of_all(world: World) -> Mapping[TP, int]:
-    """Return the end of every partition of every topic."""
-    return await ends_in(world.log)
-
-
-async def ends_in(log: Log) -> Mapping[TP, int]:
+async def ends_of_all(log: Log) -> Mapping[TP, int]:
     """Return the end of every partition of every topic of *log*."""
     tps = [(topic, p) for topic in await log.topics() for p in range(await log.partitions(topic))]
     return await log.ends(tps)
