@@ -269,7 +269,7 @@ def _draw(folder: DemoFolder, found: Found) -> None:
     out.print(f"stack    {folder.stack}  (data and logs of what ran; all of it is stopped)")
     out.print(f"report   {folder.report}\n")
     command = _command()
-    other = infra_policy("minimal.yaml")
+    other = infra_policy("quickstart.yaml")
     out.print("try next:")
     if found.explained is not None:
         out.print(f"  {command} explain {_another(found)} --log {folder.log}")
