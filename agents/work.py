@@ -15,6 +15,7 @@ from agents.policy import Policy
 from agents.ports import HttpReply
 from agents.providers import ProviderConfig, Reply
 from schemas.completion import Completion, Result
+from schemas.identity import job_key
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.sealed import seal_plainly
 
@@ -57,6 +58,16 @@ class Ledger:
         self._ended[record.key] = None
         if len(self._ended) > self._limit:
             self._ended.popitem(last=False)
+
+    def follows(self, job: Job) -> None:
+        """Note that *job* exists: only an attempt that ended causes the next one.
+
+        A worker may die after it wrote *job* and before it could write that the attempt before ended.
+        """
+        for attempt in range(job.attempt):
+            key = job_key(job.request_id, job.step, job.branch, attempt)
+            if self._open.pop(key, None) is not None:
+                self._ended[key] = None
 
     def judge(self, job: Job, now: int) -> Verdict:
         """Return what to do about *job* at *now* (ms).

@@ -135,6 +135,7 @@ class WorkRunner:
         except UndecodableError as error:
             await self._bury(envelope, error)
         else:
+            lane.ledger.follows(job)
             await self._once(lane, envelope, job)
         segment.done = True
         self._progress.done += 1
