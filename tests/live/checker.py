@@ -28,6 +28,7 @@ from schemas.topics import DEAD_LETTERS, DECISIONS, REQUESTS, RESULTS
 PHASES = ("idle", "in_step", "produced_uncommitted", "being_assigned", "starting")
 _OK = range(200, 300)
 _CALL_FIELDS = 4
+_REFUSED = 400
 _SHOWN = 20
 _USAGE = 2
 
@@ -131,11 +132,12 @@ def judge(evidence: Evidence) -> Verdict:
     """Return the verdict on *evidence*."""
     calls = _by_key(evidence.calls)
     repeated, unexplained = _repeats(evidence, calls)
+    doubled, disowned = _doubled(calls)
     accepted = [row["request_id"] for row in evidence.submitted if row["acknowledged"]]
     defects = {
         "lost": sorted(i for i in accepted if not evidence.results[i]),
         "not_in_log": sorted(i for i in accepted if not evidence.requests[i]),
-        "doubled": _doubled(evidence.calls),
+        "doubled": doubled,
         "called_again": unexplained,
         "two_decisions_acted": sorted(i for i, plans in evidence.first_jobs.items() if len(plans) > 1),
         "strange_result": sorted(set(evidence.results) - set(evidence.requests)),
@@ -154,6 +156,7 @@ def judge(evidence: Evidence) -> Verdict:
         "least_in_flight": min((row.get("in_flight", 0) for row in evidence.kills), default=0),
         "calls": len(evidence.calls),
         "calls_repeated": repeated,
+        "answers_disowned": disowned,
         "unanswered": sum(evidence.unanswered.values()),
         "decisions_collapsed": _extra(evidence.decisions),
         "jobs_collapsed": _extra(evidence.jobs),
@@ -174,13 +177,23 @@ def _by_key(calls: Iterable[Row]) -> Mapping[str, list[Row]]:
     return found
 
 
-def _doubled(calls: Iterable[Row]) -> list[str]:
-    """Return the requests that a provider answered well under more than one idempotency key."""
+def _doubled(calls: Mapping[str, Sequence[Row]]) -> tuple[list[str], int]:
+    """Return the requests answered well under several idempotency keys, and how many answers do not count.
+
+    A provider that answered a key well and later refuses the same key does not honour it: the worker,
+    which died before it could note the answer, asked in the right way and has to go by the refusal.
+    """
     keys: dict[str, set[str]] = defaultdict(set)
-    for row in calls:
-        if row["status"] in _OK:
-            keys[_request_of(row)].add(row["idempotency_key"])
-    return sorted(request_id for request_id, found in keys.items() if len(found) > 1)
+    disowned = 0
+    for key, rows in calls.items():
+        good = [n for n, row in enumerate(rows) if row["status"] in _OK]
+        if not good:
+            continue
+        if any(row["status"] >= _REFUSED for row in rows[good[-1] :]):
+            disowned += 1
+        else:
+            keys[_request_of(rows[0])].add(key)
+    return sorted(request_id for request_id, found in keys.items() if len(found) > 1), disowned
 
 
 def _request_of(row: Row) -> str:

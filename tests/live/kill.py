@@ -114,10 +114,10 @@ class Killer:
         await self._kill(worker, number)
 
 
-async def run(out: Path, rounds: int, seed: int, sabotage: str = "") -> None:
+async def run(out: Path, rounds: int, seed: int, sabotage: str = "", *, faults: bool = False) -> None:
     """Do the run and leave its files in *out*; raises `StackError` or `RouterError` if it cannot be done."""
     async with AsyncExitStack() as closing:
-        stack = kill_stack(out / "stack", seed, _ENTRIES[sabotage])
+        stack = kill_stack(out / "stack", seed, _ENTRIES[sabotage], faults=faults)
         await closing.enter_async_context(stack)
         await stack.start_workers()
         log = KafkaLog(KafkaSettings(stack.endpoints.broker))
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from tests.live.faust_consumer import compare  # noqa: PLC0415 - only this sabotage needs Faust's own
 
             return asyncio.run(compare(given.out, given.seed))
-        asyncio.run(run(given.out, given.rounds, given.seed, given.sabotage))
+        asyncio.run(run(given.out, given.rounds, given.seed, given.sabotage, faults=given.faults))
         verdict = judge(read(given.out))
     except (StackError, RouterError, LogDirError) as error:
         _say(str(error))
@@ -227,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sabotage", choices=("", "commit_early", "faust_consumer"), default="", help="a fault to plant"
     )
+    parser.add_argument("--faults", action="store_true", help="let the providers fail some calls")
     return parser
 
 

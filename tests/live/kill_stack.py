@@ -42,7 +42,8 @@ deadlines: {call_s: 6, infer_s: 10, request_s: 3600, attempts: 3}
 _MODEL = """
         latency: {ttft_median_ms: 200, per_token_ms: 12}
         length: {median: 40, sigma: 0.8, minimum: 1, maximum: 150}
-        faults: {error: 0.01, rate_limit: 0.01}"""
+        faults: FAULTS"""
+_NO_FAULTS, _FAULTS = "{}", "{error: 0.02, rate_limit: 0.02}"
 _PROFILE = f"""
 providers:
   north:
@@ -87,11 +88,14 @@ def kill_policy() -> Policy:
     return Policy.parse(_POLICY, "the kill run's policy")
 
 
-def kill_stack(folder: Path, seed: int, entry: str = "signalbox") -> LocalStack:
-    """Return the stack, not started, with everything that it keeps in *folder*."""
+def kill_stack(folder: Path, seed: int, entry: str = "signalbox", *, faults: bool = False) -> LocalStack:
+    """Return the stack, not started, with everything that it keeps in *folder*.
+
+    With *faults* the providers fail and refuse some calls, so that further attempts are made.
+    """
     folder.mkdir(parents=True)
     profile = folder / "profile.yaml"
-    profile.write_text(_PROFILE, encoding="utf-8")
+    profile.write_text(_PROFILE.replace("FAULTS", _FAULTS if faults else _NO_FAULTS), encoding="utf-8")
     deployment = KillDeployment(kill_policy(), _repository(folder / "models"), entry)
     return LocalStack(StackConfig(folder, profile=profile, seed=seed), deployment)
 

@@ -260,6 +260,13 @@ def try_again_after_failure(left: Left) -> None:
     left.records.append((jobs_topic("north"), a_job(2, attempt=1), START_S + 100))
 
 
+def disown_answer(left: Left) -> None:
+    """Refuse a key that was answered while its worker died, so that the next attempt has to answer."""
+    left.kill(START_S + 21.05)
+    left.call(2, START_S + 28, status=429)
+    left.call(2, START_S + 100, attempt=1)
+
+
 def lose_unacknowledged(left: Left) -> None:
     """Lose a request that was never acknowledged."""
     lose_request(left)
@@ -268,7 +275,14 @@ def lose_unacknowledged(left: Left) -> None:
 
 @pytest.mark.parametrize(
     "allowed",
-    [repeat_for_a_kill, repeat_after_silence, collapse, try_again_after_failure, lose_unacknowledged],
+    [
+        repeat_for_a_kill,
+        repeat_after_silence,
+        collapse,
+        try_again_after_failure,
+        disown_answer,
+        lose_unacknowledged,
+    ],
 )
 def test_what_a_kill_may_cause_is_no_defect(allowed: Callable[[Left], None], tmp_path: Path) -> None:
     """Repeats that nobody notices, and work that nobody accepted, are allowed."""
