@@ -42,9 +42,9 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str, str | None]] = {
 
 async def test_a_line_that_cannot_run_says_why_and_the_others_run(tmp_path: Path) -> None:
     """Whatever a line holds, it gets its error in its place, with its name where it has one."""
-    lines: list[bytes | dict[str, Any]] = [
-        x for n, (bad, _, _) in enumerate(REFUSED.values()) for x in (bad, line(f"next {n}"))
-    ]
+    lines: list[bytes | dict[str, Any]] = []
+    for number, (bad, _, _) in enumerate(REFUSED.values()):
+        lines.extend((bad, line(f"next {number}")))
     async with topology() as world:
         _, rows = await routed(world, batch_file(tmp_path, lines))
     assert [row["line"] for row in rows] == list(range(1, len(lines) + 1))
@@ -55,7 +55,7 @@ async def test_a_line_that_cannot_run_says_why_and_the_others_run(tmp_path: Path
 
 async def test_blank_lines_get_no_output_and_count_as_lines(tmp_path: Path) -> None:
     """Output lines carry the number that their input has in the file, whatever its line ends."""
-    content = [b"", line("a"), b"  \t", b"", line(), b"\x0c"]
+    content: list[bytes | dict[str, Any]] = [b"", line("a"), b"  \t", b"", line(), b"\x0c"]
     async with topology() as world:
         _, rows = await routed(world, batch_file(tmp_path, content))
         path = tmp_path / "crlf.jsonl"
