@@ -6,7 +6,6 @@ Everything for people goes to standard error while it runs; the report goes to s
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -21,7 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from agents.errors import Unavailable
+from agents.errors import ConfigError, Unavailable
+from agents.policy import Policy
 from infra.local.demo_folder import DemoFolder, cleared
 from infra.local.demo_report import Figures, figures, tables, worth_explaining
 from infra.local.errors import StackError
@@ -32,7 +32,7 @@ from replay.cli import summary as proof
 from replay.decide import Report, decide_again
 from replay.drawing import drawn
 from replay.trail import trail
-from schemas.logdir import LogDir, LogDirError
+from schemas.logdir import LogDir
 from streams.batch import BatchOptions, Submission, submit, wait, write_results
 from streams.cli import NO, connected, read_policy
 from streams.keep import keep_log
@@ -74,30 +74,24 @@ async def run_demo(options: DemoOptions) -> int:
 
     Raises what `streams.cli.finish` turns into a line and an exit code.
     """
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    # Before anything of an earlier demo is removed.
+    policy = read_policy(options.policy)
+    await asyncio.to_thread(check_file, options.file)
     say = Console(stderr=True, highlight=False)
-    # The client library tells of every retry while a new broker finds its leaders.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         with cleared(options.folder) as folder:
-            found = await _route(options, folder, say)
+            found = await _route(options, policy, folder, say)
             return _tell(options, folder, found)
     except StackError as error:
         typer.echo(f"signalbox: {error}", err=True)
         return error.exit_code
-    except LogDirError as error:
-        typer.echo(f"signalbox: {error}", err=True)
-        return NO
     except asyncio.CancelledError:
         typer.echo("interrupted: everything that was started has been stopped", err=True)
         return INTERRUPTED
 
 
-async def _route(options: DemoOptions, folder: DemoFolder, say: Console) -> Found:
+async def _route(options: DemoOptions, policy: Policy, folder: DemoFolder, say: Console) -> Found:
     """Start everything, route the file, keep the log, stop everything, and make the decisions again."""
-    policy = read_policy(options.policy)
     clock = _Clock()
     stack = LocalStack(
         StackConfig(folder.stack), Routing(policy), report=lambda event: say.print(f"  {event}")
@@ -121,6 +115,16 @@ async def _route(options: DemoOptions, folder: DemoFolder, say: Console) -> Foun
     await proving
     clock.lap("prove")
     return found
+
+
+def check_file(path: Path) -> None:
+    """Raise `ConfigError` if *path* holds nothing to submit: known now rather than once all runs."""
+    try:
+        found = bool(path.read_bytes().strip())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if not found:
+        raise ConfigError(f"{path} holds no line; a batch file has one JSON object a line")
 
 
 def _prove(folder: DemoFolder, found: Found) -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from agents.errors import ConfigError
+from infra.local.demo import DemoOptions, run_demo
 from infra.local.demo_folder import MARKER, cleared
 from infra.local.errors import AlreadyRunning, UsageError
+from infra.local.routing import DEFAULT_POLICY
 
 
 def test_a_new_folder_is_made(tmp_path: Path) -> None:
@@ -67,3 +70,20 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
             pass
 
         assert folder.results.read_text() == "of the first"
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n\n"])
+async def test_what_cannot_be_submitted_is_refused_before_anything_is_removed(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """A file that is missing or empty costs nobody the results of the last demo."""
+    with cleared(tmp_path / "demo") as folder:
+        folder.results.write_text("of the last one")
+    file = tmp_path / "requests.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"requests\.jsonl"):
+        await run_demo(DemoOptions(tmp_path / "demo", file, DEFAULT_POLICY, as_json=True))
+
+    assert folder.results.read_text() == "of the last one"
