@@ -31,6 +31,8 @@ $(STAMP):
 	@echo 'setup: filling .venv from requirements.lock'
 	@.ci/install .venv requirements.lock
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@# Workers start twice as fast when the bytecode of what they import is there already.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import signalbox, streams.worker, streams.clients.triton, infra.local.demo, infra.simulated_llm.__main__'
 	@rm -f .venv/.installed-*
 	@touch $@
 

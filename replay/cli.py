@@ -20,6 +20,7 @@ from schemas.logdir import LogDir, LogDirError
 
 OK, NO, USAGE, DOWN, NOT_ENOUGH = 0, 1, 2, 3, 4
 _EVERY = 500
+_WIDTH = 160
 
 
 def register(app: typer.Typer) -> None:
@@ -109,5 +110,8 @@ def explain_view(view: LogView, request_id: str, *, as_json: bool) -> int:
     if as_json:
         typer.echo(orjson.dumps(explained(found), option=orjson.OPT_INDENT_2))
     else:
-        Console(highlight=False, soft_wrap=True).print(drawn(found))
+        console = Console(highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=_WIDTH)  # a pipe has no width to be cut to
+        console.print(drawn(found))
     return OK

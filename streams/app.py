@@ -95,7 +95,7 @@ class Tuning:
 
 def make_world(log: Log, telemetry: Telemetry, worker: str) -> World:
     """Return what runners need, around *log*."""
-    codec = Codec(compiled=True)
+    codec = Codec()
     outbox = Outbox(log, codec, worker)
     outbox.sent = telemetry.sent
     return World(log, codec, outbox, Policies(log, codec), telemetry, worker)
