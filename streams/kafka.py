@@ -317,8 +317,8 @@ class KafkaConsumer:
     async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, Commit]:
         """Return what the group committed, with its metadata, which only an admin client tells."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.bootstrap, **self._settings.security)
-        await admin.start()
         try:
+            await admin.start()
             found = await admin.list_consumer_group_offsets(
                 self._group, partitions=[self._log.native(tp) for tp in partitions]
             )
