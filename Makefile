@@ -19,7 +19,7 @@ BROKER ?=
 SABOTAGE ?=
 ARGS ?=
 
-.PHONY: help setup triton demo test check unit lint format types imports kill bench lock clean
+.PHONY: help setup triton demo test check unit lint format types imports kill bench slow lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -74,6 +74,9 @@ kill: setup triton ## kill workers at seeded moments: ROUNDS=5 SEED=1 OUT=out/ki
 
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)
+
+slow: setup triton ## 50,000 lines through a classifier of 200 texts/s: no signal may be late
+	@$(BIN)/python -m tests.live.slow_signal $(ARGS)
 
 lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
