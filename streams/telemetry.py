@@ -39,6 +39,18 @@ EVENTS = frozenset(
 """Every event that may be logged."""
 
 
+class _StandardError:
+    """Whatever standard error is when a line is written: a redirected one may be closed by then."""
+
+    def write(self, text: str) -> int:
+        """Write *text*."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush."""
+        sys.stderr.flush()
+
+
 def configure_logging(*, json_lines: bool, level: str = "info") -> None:
     """Send structured logs to standard error, as JSON lines or for people."""
     renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer()
@@ -50,7 +62,7 @@ def configure_logging(*, json_lines: bool, level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_StandardError()),  # type: ignore[arg-type]
     )
 
 
@@ -178,7 +190,7 @@ class Telemetry:
     def fatal(self, stage: str, error: BaseException | None) -> None:
         """Log a failure that the process must not survive, and tell whoever runs it."""
         if error is not None:
+            self.failed(stage, error)  # first: a log that cannot be written must not hide it
             self.event(
                 "WorkerFailed", "error", stage=stage, error=type(error).__name__, message=str(error)[:500]
             )
-            self.failed(stage, error)
