@@ -75,6 +75,7 @@ class Ledger:
         An open start is waited for whoever wrote it: a worker that was restarted under its name, or that
         got its partition back by a rebalance, must not call beside its own earlier call.
         """
+        self.follows(job)
         if job.key in self._ended:
             return SKIP
         started = self._open.get(job.key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +182,8 @@ class Host:
         """Read no more, wait for what is in flight, commit, leave."""
         self._stopping.set()
         await asyncio.gather(*self._tasks[:1], return_exceptions=True)
-        await self._emptied()
+        with suppress(TimeoutError):  # what was not taken is not committed, and comes again
+            await asyncio.wait_for(self._emptied(), drain_s)
         await self.runner.drain(drain_s)
         for task in self._tasks:
             task.cancel()

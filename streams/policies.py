@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+from agents.errors import ConfigError, Unavailable
 from agents.policy import Policy, PolicyBook
 from agents.topology import Emit
 from schemas.codec import Codec, UndecodableError
@@ -48,16 +49,23 @@ class Policies:
             await asyncio.sleep(_RETRY_S)
 
     async def _follow(self, start: dict[tuple[str, int], int]) -> None:
-        async for envelope in self._log.read(start, follow=True):
-            self._take(envelope.value)
+        """Follow for ever: a broker that is away for a while must not end the learning of policies."""
+        while True:
+            try:
+                async for envelope in self._log.read(start, follow=True):
+                    self._take(envelope.value)
+                    start = {(CONTROL_POLICY, 0): envelope.offset + 1}
+            except Unavailable:
+                await asyncio.sleep(_RETRY_S)
 
     def _take(self, value: bytes | None) -> None:
         try:
             record = self._codec.decode(value)
-        except UndecodableError:
-            return  # a tombstone, or not ours: nobody is stamped with it
-        if isinstance(record, PolicyPublished):
-            self.book.add(Policy.loads(record.text))
+            policy = Policy.loads(record.text) if isinstance(record, PolicyPublished) else None
+        except (UndecodableError, ConfigError):
+            return  # a tombstone, not ours, or of a later version: whoever is stamped with it is waited for
+        if policy is not None:
+            self.book.add(policy)
         elif isinstance(record, PolicyActivated):
             self.active = record.policy_hash
 

@@ -26,6 +26,7 @@ from streams.runners import Progress, World
 
 _LEDGER_HORIZON_MS = 15 * 60 * 1000
 _LOOK_AGAIN_MS = 1000
+_CHECKPOINT_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class _Lane:
     checkpoints: deque[tuple[int, int]] = field(default_factory=deque)
     tail: asyncio.Task[None] | None = None
     alive: bool = True
+
+    def checkpoint(self, placed: Placed) -> None:
+        """Remember where the ledger was, once a second: the horizon bounds how many are kept."""
+        if placed.timestamp >= self.checkpoints[-1][0] + _CHECKPOINT_MS:
+            self.checkpoints.append((placed.timestamp, placed.offset))
 
 
 class WorkRunner:
@@ -135,7 +141,6 @@ class WorkRunner:
         except UndecodableError as error:
             await self._bury(envelope, error)
         else:
-            lane.ledger.follows(job)
             await self._once(lane, envelope, job)
         segment.done = True
         self._progress.done += 1
@@ -202,7 +207,7 @@ class WorkRunner:
         placed: Placed = await (await self._world.outbox.send(emit_for(record)))
         lane.ledger.note(record)
         lane.starts.setdefault(job.key, placed.offset)
-        lane.checkpoints.append((placed.timestamp, placed.offset))
+        lane.checkpoint(placed)
         body = unseal(job.body.sealed) if job.body.sealed is not None else b""
         call = self._dialect.write(
             body,
@@ -240,7 +245,7 @@ class WorkRunner:
     async def _end(self, lane: _Lane, record: AttemptEnded) -> None:
         placed: Placed = await (await self._world.outbox.send(emit_for(record)))
         lane.ledger.note(record)
-        lane.checkpoints.append((placed.timestamp, placed.offset))
+        lane.checkpoint(placed)
 
     async def _bury(self, envelope: Envelope, error: Exception) -> None:
         world = self._world
@@ -263,14 +268,19 @@ class WorkRunner:
         return out
 
     def _metadata(self, lane: _Lane) -> str:
-        horizon = self._world.now() - _LEDGER_HORIZON_MS
-        while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:
-            lane.checkpoints.popleft()
+        self._trim(lane)
         position = min([lane.checkpoints[0][1], *lane.starts.values()])
         return json.dumps({"back": position})
 
+    def _trim(self, lane: _Lane) -> None:
+        horizon = self._world.now() - _LEDGER_HORIZON_MS
+        while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:
+            lane.checkpoints.popleft()
+
     async def tick(self) -> None:
-        """Do nothing: every job waits for its own time."""
+        """Forget checkpoints beyond the horizon, also while no commit moves."""
+        for lane in self._lanes.values():
+            self._trim(lane)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the calls under way."""
