@@ -11,7 +11,11 @@ from schemas.shape import Id16
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answered call; tokens are counts, cost is USD, an absent number is NaN or -1."""
+    """One answered call; tokens are counts, cost is USD, an absent number is NaN or -1.
+
+    The first of its job (request, step, branch, attempt) in the log is what was billed. A *late* one
+    came after its call had timed out.
+    """
 
     request_id: Id16
     origin: Origin
@@ -33,6 +37,7 @@ class Completion:
     policy_hash: str
     answer: Sealed | None = None
     plugins: tuple[str, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,26 @@ class AttemptStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Following:
+    """The one job that follows an attempt, as far as it differs from the attempt's own job."""
+
+    attempt: int
+    plan_index: int
+    provider: str
+    model: str
+    tries: int
+    call_timeout_ms: int
+    not_before: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """A call ended and what it caused is acknowledged; `outcome` is ok, retry, advance or error."""
+    """An attempt ended; `outcome` is ok, retry, advance, parked, error, or unanswered (same key again).
+
+    Completion and Result are acknowledged before it is written. The job that follows is written after
+    it, so whoever reads the end can write exactly that job again. Calls of its lane, which is provider,
+    model and `region`, must wait until `lane_until` (ms; 0 for none).
+    """
 
     request_id: Id16
     origin: Origin
@@ -83,6 +101,9 @@ class AttemptEnded:
     outcome: str
     status: int
     code: str
+    following: Following | None = None
+    lane_until: int = 0
+    region: str = ""
 
     @property
     def key(self) -> str:

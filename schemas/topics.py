@@ -16,6 +16,7 @@ from schemas.decision import Decision
 from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.request import Request
+from schemas.retry import Retry
 from schemas.signal import SignalSet
 
 RECORDS: tuple[type, ...] = (
@@ -33,6 +34,7 @@ RECORDS: tuple[type, ...] = (
     PolicyActivated,
     RunOpened,
     RunSubmitted,
+    Retry,
 )
 """Every record class, in the order of its schema id; append only."""
 
@@ -97,7 +99,7 @@ CATALOGUE: tuple[Topic, ...] = (
         (Job,),
         "request_id",
         "body",
-        ("dispatch", "provider"),
+        ("dispatch", "provider", "retry"),
         ("provider",),
         note="job id = (request, step, branch, attempt)",
     ),
@@ -109,6 +111,15 @@ CATALOGUE: tuple[Topic, ...] = (
         ("provider",),
         ("provider",),
         note="the ledger; a start is acknowledged before the call",
+    ),
+    Topic(
+        "retry.<delay>",
+        (Retry,),
+        "request_id",
+        "body",
+        ("provider", "retry"),
+        ("retry",),
+        note="a record and where it belongs, back there when due; partition of the origin",
     ),
     Topic("completions", (Completion,), "request_id", "body", ("provider",), ()),
     Topic(
@@ -176,6 +187,11 @@ def signals_topic(role: str) -> str:
 def jobs_topic(provider: str, job_class: str = "batch") -> str:
     """Return the logical name of the topic of *provider*'s jobs of one priority class."""
     return f"jobs.{provider}.{job_class}"
+
+
+def retry_topic(delay: str) -> str:
+    """Return the logical name of the tier in which records wait for *delay*."""
+    return f"retry.{delay}"
 
 
 def attempts_topic(provider: str) -> str:

@@ -23,8 +23,9 @@ from schemas.dead_letter import DeadLetter, Header
 from schemas.decision import Decision, DecisionCore, DecisionMeta, Facts, Input, PlanStep, Trace
 from schemas.feedback import Feedback
 from schemas.identity import Origin, body_digest, custom_request_id
-from schemas.job import AttemptEnded, AttemptStarted, Job
+from schemas.job import AttemptEnded, AttemptStarted, Following, Job
 from schemas.request import Request
+from schemas.retry import Retry
 from schemas.sealed import Body, Claim, seal_plainly
 from schemas.shape import hints_of
 from schemas.signal import Observation, Observations, SignalSet
@@ -182,7 +183,17 @@ SAMPLES: tuple[Any, ...] = (
         priority=2,
     ),
     AttemptStarted(*_JOB, "worker-2", _AT + 14, 30_000, 902),
-    AttemptEnded(*_JOB, "worker-2", _AT + 950, "retry", 429, "rate_limited"),
+    AttemptEnded(
+        *_JOB,
+        "worker-2",
+        _AT + 950,
+        "retry",
+        429,
+        "rate_limited",
+        Following(2, 0, "north", "large", 1, 30_000, _AT + 1_950),
+        _AT + 1_950,
+        "eu",
+    ),
     Completion(
         *_JOB,
         "large-2026-01",
@@ -198,6 +209,7 @@ SAMPLES: tuple[Any, ...] = (
         _HASH,
         seal_plainly(b'{"choices":[]}'),
         ("cache:miss",),
+        late=True,
     ),
     Result(
         _ID,
@@ -240,6 +252,19 @@ SAMPLES: tuple[Any, ...] = (
     PolicyActivated(_HASH, "operator", "first policy", _AT - 900),
     RunOpened("nightly", "acme", "c0" * 16, _AT - 10, (TopicPosition("requests", 3, 4_700),)),
     RunSubmitted("nightly", "acme", 8, 6, 1, 1, _AT + 3),
+    Retry(
+        _ID,
+        _ORIGIN,
+        "jobs.north.batch",
+        3,
+        _AT + 30_000,
+        _AT + 2,
+        "provider.north",
+        "rate_limited",
+        _ID,
+        b"\x00\x00\x00\x00\x04 a job",
+        (Header("ce_type", b"signalbox.Job"),),
+    ),
 )
 
 

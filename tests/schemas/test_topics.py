@@ -41,6 +41,7 @@ def test_names_of_topics_are_unique_and_families_do_not_overlap() -> None:
         (topics.signals_topic("heuristics"), "signals.<role>"),
         (topics.jobs_topic("north"), "jobs.<provider>.<class>"),
         (topics.attempts_topic("north"), "attempts.<provider>"),
+        (topics.retry_topic("10s"), "retry.<delay>"),
         (topics.REQUESTS, "requests"),
         (topics.DEAD_LETTERS, "dead-letters"),
         (topics.CONTROL_EVENTS, "control.events"),
