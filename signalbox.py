@@ -8,6 +8,7 @@ import infra.local.cli
 import infra.local.commands
 import replay.cli
 import streams.cli
+import streams.pause_cli
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
@@ -15,6 +16,7 @@ app = typer.Typer(
 infra.local.cli.register(app, "infra.local.routing:deployment")
 infra.local.commands.register(app)
 streams.cli.register(app, infra.local.commands.broker_of)
+streams.pause_cli.register(app, infra.local.commands.broker_of)
 replay.cli.register(app)
 
 

@@ -1,4 +1,4 @@
-"""What operators and clients tell the system: policies, what is active, runs."""
+"""What operators and clients tell the system: policies, what is active, runs, what is paused."""
 
 from __future__ import annotations
 
@@ -56,3 +56,28 @@ class RunSubmitted:
     refused: int
     duplicates: int
     submitted_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """An operator stopped something, and it stays stopped until a `Resumed` of the same scope and name.
+
+    `scope` is stage, provider, tenant or all; `name` is the role's, provider's or tenant's, empty for all.
+    """
+
+    scope: str
+    name: str
+    actor: str
+    reason: str
+    paused_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An operator let go on what a `Paused` of the same scope and name had stopped."""
+
+    scope: str
+    name: str
+    actor: str
+    reason: str
+    resumed_at: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.completion import Completion, Result
-from schemas.control import PolicyActivated, PolicyPublished, RunOpened, RunSubmitted
+from schemas.control import Paused, PolicyActivated, PolicyPublished, Resumed, RunOpened, RunSubmitted
 from schemas.dead_letter import DeadLetter
 from schemas.decision import Decision
 from schemas.feedback import Feedback
@@ -35,6 +35,8 @@ RECORDS: tuple[type, ...] = (
     RunOpened,
     RunSubmitted,
     Retry,
+    Paused,
+    Resumed,
 )
 """Every record class, in the order of its schema id; append only."""
 
@@ -153,11 +155,11 @@ CATALOGUE: tuple[Topic, ...] = (
     ),
     Topic(
         "control.events",
-        (RunOpened, RunSubmitted),
-        "run",
+        (RunOpened, RunSubmitted, Paused, Resumed),
+        "run, or what is paused",
         "forever",
-        ("submit", "run"),
-        ("run-status",),
+        ("submit", "run", "pause", "resume"),
+        ("run-status", "status", "admission", "signals", "decision", "dispatch", "provider"),
         partitions="one",
     ),
 )

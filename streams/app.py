@@ -25,6 +25,7 @@ from agents.topology import (
 from schemas.codec import Codec
 from schemas.topics import (
     CATALOGUE,
+    CONTROL_EVENTS,
     attempts_topic,
     inbox_topic,
     jobs_topic,
@@ -32,6 +33,7 @@ from schemas.topics import (
 )
 from streams.log import Log
 from streams.outbox import Outbox
+from streams.pauses import Pauses
 from streams.policies import Policies
 from streams.runners import Runner, World
 from streams.runners.joining import JoinRunner
@@ -98,7 +100,9 @@ def make_world(log: Log, telemetry: Telemetry, worker: str) -> World:
     codec = Codec()
     outbox = Outbox(log, codec, worker)
     outbox.sent = telemetry.sent
-    return World(log, codec, outbox, Policies(log, codec), telemetry, worker)
+    pauses = Pauses(codec)
+    policies = Policies(log, codec, {CONTROL_EVENTS: pauses.take})
+    return World(log, codec, outbox, policies, pauses, telemetry, worker)
 
 
 def runner_for(  # noqa: PLR0913 - what the composition root composes

@@ -16,8 +16,10 @@ import faust
 from faust.app.base import BootStrategy
 
 from agents.errors import Unavailable
+from schemas.codec import Codec
 from schemas.envelope import Envelope
 from streams.log import TP, Consumer, Log
+from streams.pauses import Pauses
 from streams.runners import Runner
 from streams.telemetry import Telemetry
 
@@ -63,8 +65,11 @@ class Batch:
 class Host:
     """Runs one runner: pumps its topics into a Faust agent, commits, ticks, and drains at the end."""
 
-    def __init__(self, runner: Runner, log: Log, telemetry: Telemetry, instance: str) -> None:
+    def __init__(
+        self, runner: Runner, log: Log, telemetry: Telemetry, instance: str, pauses: Pauses | None = None
+    ) -> None:
         self.runner = runner
+        self._pauses = pauses or Pauses(Codec())
         self._telemetry = telemetry
         self._consumer: Consumer = log.consumer(f"{log.prefix}.{runner.group}", runner.topics, instance)
         if hasattr(runner, "bind"):
@@ -85,6 +90,7 @@ class Host:
 
     async def _agent(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in stream:
+            await self._pauses.running(self.runner.group)
             if batch.generation == self._generation and not self._failed:
                 try:
                     await self.runner.process(batch.tp, batch.records)
@@ -127,10 +133,15 @@ class Host:
         await self.runner.revoked(partitions)
         self._telemetry.event("PartitionsRevoked", stage=self.runner.group, partitions=len(partitions))
 
+    @property
+    def _held(self) -> bool:
+        """Whether an operator paused this stage: it reads nothing and no deadline of it fires."""
+        return self._pauses.stage(self.runner.group) is not None
+
     async def _pump(self) -> None:
         while not self._stopping.is_set():
             # Pauses are given anew every time: a rebalance drops them.
-            full = self._channel.queue.qsize() >= _FULL
+            full = self._channel.queue.qsize() >= _FULL or self._held
             self._consumer.pause(self._assigned if full else self.runner.paused())
             found = await self._consumer.poll(_POLL_S)
             # A poll may span a rebalance; what it gives out is of the assignment at its end.
@@ -171,7 +182,8 @@ class Host:
     async def _tick_loop(self) -> None:
         while not self._stopping.is_set():
             await asyncio.sleep(_TICK_S)
-            await self.runner.tick()
+            if not self._held:
+                await self.runner.tick()
 
     async def _emptied(self) -> None:
         """Wait until the agent has taken every batch; Faust's queue tells only its length."""
@@ -182,8 +194,9 @@ class Host:
         """Read no more, wait for what is in flight, commit, leave."""
         self._stopping.set()
         await asyncio.gather(*self._tasks[:1], return_exceptions=True)
-        with suppress(TimeoutError):  # what was not taken is not committed, and comes again
-            await asyncio.wait_for(self._emptied(), drain_s)
+        if not self._held:
+            with suppress(TimeoutError):  # what was not taken is not committed, and comes again
+                await asyncio.wait_for(self._emptied(), drain_s)
         await self.runner.drain(drain_s)
         for task in self._tasks:
             task.cancel()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
-from agents.errors import ConfigError, Unavailable
+from agents.errors import ConfigError
 from agents.policy import Policy, PolicyBook
 from agents.topology import Emit
 from schemas.codec import Codec, UndecodableError
 from schemas.control import PolicyActivated, PolicyPublished
+from schemas.envelope import Envelope
 from schemas.topics import CONTROL_POLICY
+from streams.follow import Follower, Taker
 from streams.log import Log, Placed
 from streams.outbox import Outbox
 
@@ -18,49 +20,33 @@ _RETRY_S = 0.1
 
 
 class Policies:
-    """The policies that this process has read back from the log."""
+    """The policies that this process has read back from the log.
 
-    def __init__(self, log: Log, codec: Codec) -> None:
+    *beside* are takers of other control topics, which the same reader follows.
+    """
+
+    def __init__(self, log: Log, codec: Codec, beside: Mapping[str, Taker] | None = None) -> None:
         self.book = PolicyBook()
         self.active: str | None = None
-        self._log = log
         self._codec = codec
-        self._task: asyncio.Task[None] | None = None
+        self._follower = Follower(log, {CONTROL_POLICY: self._take, **(beside or {})})
 
     async def start(self) -> None:
         """Read what is there, then keep following."""
-        ends = await self._log.ends([(CONTROL_POLICY, 0)])
-        position = 0
-        async for envelope in self._log.read(await self._log.begins([(CONTROL_POLICY, 0)])):
-            self._take(envelope.value)
-            position = envelope.offset + 1
-        start = {(CONTROL_POLICY, 0): max(position, ends[CONTROL_POLICY, 0])}
-        self._task = asyncio.create_task(self._follow(start), name="policies")
+        await self._follower.start()
 
     async def stop(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._follower.stop()
 
     async def has(self, policy_hash: str) -> None:
         """Wait until the policy has been read; a worker never decides by another one instead."""
         while policy_hash not in self.book:  # noqa: ASYNC110 - rare, and read by a task of its own
             await asyncio.sleep(_RETRY_S)
 
-    async def _follow(self, start: dict[tuple[str, int], int]) -> None:
-        """Follow for ever: a broker that is away for a while must not end the learning of policies."""
-        while True:
-            try:
-                async for envelope in self._log.read(start, follow=True):
-                    self._take(envelope.value)
-                    start = {(CONTROL_POLICY, 0): envelope.offset + 1}
-            except Unavailable:
-                await asyncio.sleep(_RETRY_S)
-
-    def _take(self, value: bytes | None) -> None:
+    def _take(self, envelope: Envelope) -> None:
         try:
-            record = self._codec.decode(value)
+            record = self._codec.decode(envelope.value)
             policy = Policy.loads(record.text) if isinstance(record, PolicyPublished) else None
         except (UndecodableError, ConfigError):
             return  # a tombstone, not ours, or of a later version: whoever is stamped with it is waited for

@@ -44,7 +44,8 @@ async def single_process(  # noqa: PLR0913 - all but three have defaults
     await world.policies.start()
     context = Context(await log.cluster_id(), partitions)
     runners = runners_for(roles_for(policy), world, ports, tuning or Tuning(), {}, context)
-    fleet = Fleet("run", [Host(runner, log, telemetry, f"{runner.group}-0") for runner in runners])
+    hosts = [Host(runner, log, telemetry, f"{runner.group}-0", world.pauses) for runner in runners]
+    fleet = Fleet("run", hosts)
     await fleet.start()
     try:
         yield world

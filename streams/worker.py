@@ -100,7 +100,7 @@ class Worker:
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             await _check_topics(log, runner)
-            host = Host(runner, log, self._telemetry, self._instance)
+            host = Host(runner, log, self._telemetry, self._instance, world.pauses)
             fleet = Fleet(self._role, [host])
             await fleet.start()
             self._telemetry.event("WorkerStarted", instance=self._instance)

@@ -11,18 +11,20 @@ from schemas.codec import Codec
 from schemas.envelope import Envelope
 from streams.log import TP, Commit, Log
 from streams.outbox import Outbox
+from streams.pauses import Pauses
 from streams.policies import Policies
 from streams.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every runner needs: the log, the codec, the way out, the policies, clock and telemetry."""
+    """What every runner needs: the log, the codec, the way out, what operators said, clock and telemetry."""
 
     log: Log
     codec: Codec
     outbox: Outbox
     policies: Policies
+    pauses: Pauses
     telemetry: Telemetry
     worker: str
 

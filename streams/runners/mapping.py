@@ -55,6 +55,7 @@ class MapRunner:
                 # A role that ran ahead of one hung chunk would outrun the gather's window.
                 self._moved.clear()
                 await self._moved.wait()
+            await self._world.pauses.running(self.group)
             await self._slots.acquire()
             if prefix is None or self._prefixes.get(tp) is not prefix:
                 # Assigned anew meanwhile: the rest comes again, and must not count for the new prefix.

@@ -169,13 +169,15 @@ class WorkRunner:
         # Only the policy knows the provider's name of the model: it is waited for before the call.
         policy = await self._policy(job)
         for last in [False] * (job.tries - 1) + [True]:
-            if not await self._may_run(lane, job):
+            if not await self._slot(lane, job):
                 return
-            async with self._calls:
+            try:
                 if self._world.now() > job.deadline:
                     conclusion = expired(job, self._world.worker, self._world.now())
                     break
                 answer = await self._attempt(lane, envelope, job, policy)
+            finally:
+                self._calls.release()
             if isinstance(answer, Unanswered) and not last:
                 # Whether the call took effect is unknown, so the next one carries the same key.
                 await self._end(
@@ -187,6 +189,22 @@ class WorkRunner:
             break
         await self._emit(lane, job, conclusion)
 
+    async def _slot(self, lane: _Lane, job: Job) -> bool:
+        """Wait for a slot to call *job* in; False, without one, if it turns out to have ended.
+
+        An operator may pause while slots are waited for, and what is paused must not hold one.
+        """
+        while await self._may_run(lane, job):
+            await self._calls.acquire()
+            if not self._held(job, self._world.now()):
+                return True
+            self._calls.release()
+        return False
+
+    def _held(self, job: Job, now: int) -> bool:
+        """Whether an operator paused calls like that of *job*; one past its deadline calls nobody."""
+        return now <= job.deadline and self._world.pauses.call(self.group, job.tenant) is not None
+
     async def _may_run(self, lane: _Lane, job: Job) -> bool:
         """Wait until *job* may be called; False if it turns out to have ended."""
         while True:
@@ -195,9 +213,10 @@ class WorkRunner:
             if verdict is SKIP:
                 return False
             free_at = self._lane_free_at.get(job.model, 0)
-            if verdict is RUN and free_at <= now:
+            held = self._held(job, now)
+            if verdict is RUN and free_at <= now and not held:
                 return True
-            until = max(verdict.until, free_at if verdict is RUN else 0)
+            until = now + _LOOK_AGAIN_MS if held else max(verdict.until, free_at if verdict is RUN else 0)
             await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
 
     async def _attempt(

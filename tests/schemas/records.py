@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from schemas.codec import Codec, committed
 from schemas.completion import Completion, Result
-from schemas.control import PolicyActivated, PolicyPublished, RunOpened, RunSubmitted, TopicPosition
+from schemas.control import (
+    Paused,
+    PolicyActivated,
+    PolicyPublished,
+    Resumed,
+    RunOpened,
+    RunSubmitted,
+    TopicPosition,
+)
 from schemas.dead_letter import DeadLetter, Header
 from schemas.decision import Decision, DecisionCore, DecisionMeta, Facts, Input, PlanStep, Trace
 from schemas.feedback import Feedback
@@ -265,6 +273,8 @@ SAMPLES: tuple[Any, ...] = (
         b"\x00\x00\x00\x00\x04 a job",
         (Header("ce_type", b"signalbox.Job"),),
     ),
+    Paused("provider", "north", "ada@ops-1", "their status page is red", _AT + 5),
+    Resumed("provider", "north", "ada@ops-1", "green again", _AT + 900),
 )
 
 

@@ -182,7 +182,8 @@ class Play:
             dialects,
             Context("memory", self.partitions),
         )
-        fleet = Fleet(f"play-{name}", [Host(runner, cable, telemetry, name) for runner in runners])
+        hosts = [Host(runner, cable, telemetry, name, world.pauses) for runner in runners]
+        fleet = Fleet(f"play-{name}", hosts)
         worker = Worker(name, cable, fleet, world)
         telemetry.failed = lambda stage, error: worker.failures.append((stage, error))
         self.workers.append(worker)
