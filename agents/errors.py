@@ -8,6 +8,8 @@ RouterError
 ├── Refused                  the request cannot be admitted; its caller is told why
 ├── PolicyMissing            wait: the stamped policy has not been read yet
 ├── InvalidRecord            dead-letter             (cannot decode, breaks contract)
+│   └── PoisonRecord         it ended its process while it ran alone, again and again
+├── Fenced                   stop: another process goes by this one's name
 └── NondeterminismError      replay only: fail the run
 """
 
@@ -53,6 +55,14 @@ class PolicyMissing(RouterError):
 
 class InvalidRecord(RouterError):
     """Bytes that are no record of ours, or a record that breaks its contract."""
+
+
+class PoisonRecord(InvalidRecord):
+    """A record whose step ended the process, each time while nothing else was in flight."""
+
+
+class Fenced(RouterError):
+    """Another process uses this member's instance name; this one must stop, not take the name back."""
 
 
 class NondeterminismError(RouterError):

@@ -80,6 +80,7 @@ class _Input:
     # (offset, origin) of what was let in and stops the commit. Origins rise: behind a record, one of
     # an equal or older origin stops nothing, so that repeated signals do not pile up here.
     unsettled: deque[tuple[int, int]] = field(default_factory=deque)
+    reached: int = 0
     end: int = 0
     end_asked_at: int = -1
 
@@ -135,6 +136,11 @@ class Gather:
     @staticmethod
     def _next_offset(box: _Input) -> int:
         return box.held[-1].offset + 1 if box.held else box.position
+
+    def reach(self, source: str, position: int) -> None:
+        """Note that *source* was read up to *position*: gaps of offsets hold nothing."""
+        self._inputs[source].reached = position
+        self._drain()
 
     def ready(self) -> list[Gathered]:
         """Return the origins that became complete since the last call, each exactly once."""
@@ -207,6 +213,11 @@ class Gather:
             for source, box in self._inputs.items():
                 while box.held and self._fits(source, box.held[0]):
                     self._admit(source, box, box.held.popleft())
+                    moved = True
+                if not box.held and box.reached > box.position:
+                    box.position = box.reached
+                    if source == self.REQUESTS:
+                        self._forget_before(box.position)
                     moved = True
 
     def _fits(self, source: str, arrival: Arrival) -> bool:

@@ -7,7 +7,7 @@ channel, a Faust agent iterates them. The app never connects by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from faust.app.base import BootStrategy
 from agents.errors import Unavailable
 from schemas.codec import Codec
 from schemas.envelope import Envelope
+from streams.commits import Commits
 from streams.log import TP, Consumer, Log
 from streams.pauses import Pauses
 from streams.runners import Runner
@@ -55,11 +56,12 @@ class _App(faust.App):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records of one partition, under one assignment."""
+    """Consecutive records of one partition, under one assignment; nothing else lies before `reached`."""
 
     tp: TP
     records: Sequence[Envelope]
     generation: int
+    reached: int
 
 
 class Host:
@@ -72,9 +74,11 @@ class Host:
         self._pauses = pauses or Pauses(Codec())
         self._telemetry = telemetry
         self._consumer: Consumer = log.consumer(f"{log.prefix}.{runner.group}", runner.topics, instance)
+        self._commits = Commits(self._consumer, log, instance, runner.commits)
         if hasattr(runner, "bind"):
-            runner.bind(self._consumer.committed)
+            runner.bind(self._commits)
         self._generation = 0
+        self._handed: dict[TP, int] = {}
         self._assigned: frozenset[TP] = frozenset()
         self._channel: Any = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,9 +97,20 @@ class Host:
             await self._pauses.running(self.runner.group)
             if batch.generation == self._generation and not self._failed:
                 try:
-                    await self.runner.process(batch.tp, batch.records)
+                    await self._take(batch)
                 except Exception as error:  # noqa: BLE001 - Faust would drop the batch and go on
                     self._fail(error)
+
+    async def _take(self, batch: Batch) -> None:
+        if batch.records:
+            try:
+                await self._commits.open()
+            except Unavailable:
+                return  # revoked meanwhile: its next owner reads the batch again
+            if batch.generation == self._generation:
+                await self.runner.process(batch.tp, batch.records)
+        if batch.generation == self._generation:
+            self.runner.reached(batch.tp, batch.reached)
 
     def _fail(self, error: BaseException) -> None:
         """Give up: what comes after a lost batch must be neither processed nor committed."""
@@ -118,6 +133,7 @@ class Host:
 
     async def _on_assigned(self, partitions: frozenset[TP]) -> None:
         try:
+            await self._commits.assigned(partitions, getattr(self.runner, "width", 0))
             await self.runner.assigned(partitions)
         except Exception as error:  # noqa: BLE001 - the client library would log it and go on
             self._fail(error)
@@ -129,7 +145,8 @@ class Host:
     async def _on_revoked(self, partitions: frozenset[TP]) -> None:
         # Batches in the channel are of the old assignment: its next owner reads them again.
         self._generation += 1
-        await self._commit()
+        self._handed.clear()
+        await self._commit(last=True)
         await self.runner.revoked(partitions)
         self._telemetry.event("PartitionsRevoked", stage=self.runner.group, partitions=len(partitions))
 
@@ -146,11 +163,21 @@ class Host:
             found = await self._consumer.poll(_POLL_S)
             # A poll may span a rebalance; what it gives out is of the assignment at its end.
             generation = self._generation
-            for tp, records in found.items():
+            for batch in self._batches(found, generation):
                 if generation == self._generation:
-                    await self._channel.put(Batch(tp, records, generation))
+                    await self._channel.put(batch)
             if full:
                 await asyncio.sleep(_TICK_S / 10)
+
+    def _batches(self, found: Mapping[TP, Sequence[Envelope]], generation: int) -> list[Batch]:
+        """Return what was read, and where nothing was but a gap, the end of the gap."""
+        out = []
+        for tp, reached in self._consumer.reached().items():
+            records = found.get(tp, ())
+            if records or reached > self._handed.setdefault(tp, self._commits.resumes(tp)):
+                out.append(Batch(tp, records, generation, reached))
+                self._handed[tp] = reached
+        return out
 
     async def _commit_loop(self) -> None:
         while not self._stopping.is_set():
@@ -167,14 +194,14 @@ class Host:
         self._telemetry.paused.labels(stage).set(len(self.runner.paused()))
         self._telemetry.late.labels(stage).set(progress.details.get("late", 0))
 
-    async def _commit(self) -> None:
-        offsets = {} if self._failed else self.runner.commits()
-        if not offsets:
+    async def _commit(self, *, last: bool = False) -> None:
+        if self._failed:
             return
         try:
-            await self._consumer.commit(offsets)
+            await (self._commits.close() if last else self._commits.flush())
         except Unavailable as error:
-            # The group moved on; the next owner resumes from the last commit that went through.
+            # Asked again next time, unless the group moved on: then the next owner resumes from the last
+            # commit that went through.
             self._telemetry.event(
                 "CommitRejected", "warning", stage=self.runner.group, reason=str(error)[:200]
             )
@@ -201,7 +228,7 @@ class Host:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._commit()
+        await self._commit(last=True)
         await self._consumer.stop()
 
     async def abandon(self) -> None:

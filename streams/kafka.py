@@ -6,25 +6,22 @@ together and a restarted worker takes its own partitions back without a rebalanc
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from agents.errors import Unavailable
 from schemas.envelope import Envelope
 from schemas.topics import full_name, logical_name
-from streams.log import TP, Commit, Listener, Placed
+from streams.kafka_consumer import ISOLATION, KafkaConsumer, envelope_of, unavailable
+from streams.log import TP, Placed
 
-_MAX_POLL = 500
 _MAX_READ = 2000
 _READ_POLL_MS = 200
 
@@ -68,7 +65,7 @@ class KafkaLog:
             compression_type=s.compression,
             **s.security,
         )
-        self._probe = AIOKafkaConsumer(bootstrap_servers=s.bootstrap, **s.security)
+        self._probe = AIOKafkaConsumer(bootstrap_servers=s.bootstrap, isolation_level=ISOLATION, **s.security)
         try:
             await self._producer.start()
             await self._probe.start()
@@ -106,7 +103,7 @@ class KafkaLog:
             await admin.start()
             return str((await admin.describe_cluster())["cluster_id"])
         except KafkaError as error:
-            raise _unavailable("ask the identity of the cluster of", self.prefix, error) from error
+            raise unavailable("ask the identity of the cluster of", self.prefix, error) from error
         finally:
             await admin.close()
 
@@ -150,7 +147,7 @@ class KafkaLog:
                 self._full(place[0]), value=value, key=key, partition=place[1], headers=list(headers)
             )
         except (KafkaError, AssertionError) as error:
-            raise _unavailable("produce to", place[0], error) from error
+            raise unavailable("produce to", place[0], error) from error
         return _acknowledged(future, place[0])
 
     def consumer(self, group: str, topics: Sequence[str], instance: str) -> KafkaConsumer:
@@ -173,7 +170,7 @@ class KafkaLog:
         try:
             found = await getattr(probe, method)(native)
         except KafkaError as error:
-            raise _unavailable("ask offsets of", partitions[0][0], error) from error
+            raise unavailable("ask offsets of", partitions[0][0], error) from error
         return {self.logical(tp): offset for tp, offset in found.items()}
 
     async def read(self, start: Mapping[TP, int], *, follow: bool = False) -> AsyncIterator[Envelope]:
@@ -195,7 +192,7 @@ class KafkaLog:
 
     async def _fetched(self, reader: AIOKafkaConsumer) -> list[Envelope]:
         found = await reader.getmany(timeout_ms=_READ_POLL_MS, max_records=_MAX_READ)
-        return [_envelope(self.logical(tp), record) for tp, records in found.items() for record in records]
+        return [envelope_of(self.logical(tp), record) for tp, records in found.items() for record in records]
 
     @asynccontextmanager
     async def _reader(self, start: Mapping[TP, int]) -> AsyncIterator[AIOKafkaConsumer]:
@@ -203,6 +200,7 @@ class KafkaLog:
             bootstrap_servers=self._settings.bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=ISOLATION,
             max_partition_fetch_bytes=self._settings.max_request_bytes,
             **self._settings.security,
         )
@@ -213,149 +211,14 @@ class KafkaLog:
                 reader.seek(self.native(tp), offset)
             yield reader
         except KafkaError as error:
-            raise _unavailable("read", next(iter(start))[0], error) from error
+            raise unavailable("read", next(iter(start))[0], error) from error
         finally:
             await reader.stop()
-
-
-def _envelope(tp: TP, record: Any) -> Envelope:
-    return Envelope(
-        tp[0], tp[1], record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
-    )
-
-
-def _unavailable(what: str, topic: str, error: BaseException) -> Unavailable:
-    return Unavailable(f"cannot {what} {topic}: {type(error).__name__}: {str(error)[:200]}")
 
 
 async def _acknowledged(future: Any, topic: str) -> Placed:
     try:
         placed = await future
     except KafkaError as error:
-        raise _unavailable("produce to", topic, error) from error
+        raise unavailable("produce to", topic, error) from error
     return Placed(placed.offset, placed.timestamp)
-
-
-class KafkaConsumer:
-    """A static member of a group; see `streams.log.Consumer`."""
-
-    def __init__(
-        self, log: KafkaLog, settings: KafkaSettings, group: str, topics: Sequence[str], instance: str
-    ) -> None:
-        self._log = log
-        self._settings = settings
-        self._group = group
-        self._topics = [full_name(settings.prefix, topic) for topic in topics]
-        self._epoch = 0
-        self._taken_over = asyncio.Event()
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap,
-            group_id=group,
-            group_instance_id=instance,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            partition_assignment_strategy=[RangePartitionAssignor],
-            session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
-            rebalance_timeout_ms=30_000,
-            max_partition_fetch_bytes=settings.max_request_bytes,
-            fetch_max_wait_ms=100,
-            **settings.security,
-        )
-
-    async def start(self, on_assigned: Listener, on_revoked: Listener) -> None:
-        """Join the group; raises `Unavailable`."""
-        self._consumer.subscribe(self._topics, listener=_Rebalance(self._log, self, on_assigned, on_revoked))
-        try:
-            await self._consumer.start()
-        except (KafkaError, OSError) as error:
-            raise _unavailable("join with", self._group, error) from error
-
-    def let_go(self) -> None:
-        """Note that an assignment ended: what was fetched under it must not be given out."""
-        self._epoch += 1
-        self._taken_over.clear()
-
-    def take_over(self) -> None:
-        """Note that the listener has taken the new assignment over."""
-        self._taken_over.set()
-
-    async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
-        """Return fetched records by partition; raises `Unavailable` when this member was fenced."""
-        try:
-            found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_POLL)
-        except KafkaError as error:
-            raise _unavailable("consume with", self._group, error) from error
-        # The client fetches for a new assignment while its listener still runs.
-        epoch = self._epoch
-        await self._taken_over.wait()
-        if epoch != self._epoch:
-            return {}
-        out: dict[TP, list[Envelope]] = {}
-        for native, records in found.items():
-            tp = self._log.logical(native)
-            out[tp] = [_envelope(tp, record) for record in records]
-        return out
-
-    def pause(self, partitions: frozenset[TP]) -> None:
-        """Give out nothing of *partitions*; the client, which forgets at a rebalance, says what holds."""
-        wanted = {self._log.native(tp) for tp in partitions} & self._consumer.assignment()
-        paused = self._consumer.paused()
-        if wanted - paused:
-            self._consumer.pause(*(wanted - paused))
-        if paused - wanted:
-            self._consumer.resume(*(paused - wanted))
-
-    async def commit(self, offsets: Mapping[TP, Commit]) -> None:
-        """Commit in one request."""
-        native = {self._log.native(tp): OffsetAndMetadata(c.offset, c.metadata) for tp, c in offsets.items()}
-        try:
-            await self._consumer.commit(native)
-        except (KafkaError, AssertionError, ValueError) as error:
-            raise _unavailable("commit for", self._group, error) from error
-
-    async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, Commit]:
-        """Return what the group committed, with its metadata, which only an admin client tells."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.bootstrap, **self._settings.security)
-        try:
-            await admin.start()
-            found = await admin.list_consumer_group_offsets(
-                self._group, partitions=[self._log.native(tp) for tp in partitions]
-            )
-        except KafkaError as error:
-            raise _unavailable("ask the commits of", self._group, error) from error
-        finally:
-            await admin.close()
-        return {
-            self._log.logical(tp): Commit(c.offset, c.metadata or "")
-            for tp, c in found.items()
-            if c.offset >= 0
-        }
-
-    async def stop(self) -> None:
-        """Stop; a static member keeps its partitions until its session ends."""
-        await asyncio.shield(self._consumer.stop())
-
-
-class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Passes the group's word on, in logical names."""
-
-    def __init__(
-        self, log: KafkaLog, consumer: KafkaConsumer, on_assigned: Listener, on_revoked: Listener
-    ) -> None:
-        self._log = log
-        self._consumer = consumer
-        self._on_assigned = on_assigned
-        self._on_revoked = on_revoked
-
-    async def on_partitions_revoked(self, revoked: Any) -> None:
-        """Pass on what was taken away."""
-        self._consumer.let_go()
-        await self._on_revoked(frozenset(self._log.logical(tp) for tp in revoked))
-
-    async def on_partitions_assigned(self, assigned: Any) -> None:
-        """Pass on what was given."""
-        try:
-            await self._on_assigned(frozenset(self._log.logical(tp) for tp in assigned))
-        finally:
-            self._consumer.take_over()

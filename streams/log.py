@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Protocol
 
+from agents.errors import Fenced
 from schemas.envelope import Envelope
 
 TP = tuple[str, int]
@@ -35,6 +36,14 @@ class Placed:
 Listener = Callable[[frozenset[TP]], Awaitable[None]]
 
 
+def fenced(instance: str) -> Fenced:
+    """Return the error of a member whose name another process has taken."""
+    return Fenced(
+        f"another process joined as instance {instance!r}; two workers must not share a name: "
+        "give each its own --instance, and start this one again"
+    )
+
+
 class Consumer(Protocol):
     """A member of a consumer group. Never commits by itself."""
 
@@ -43,7 +52,14 @@ class Consumer(Protocol):
         ...
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
-        """Return fetched records by partition, in order; empty after *timeout_s* seconds."""
+        """Return fetched records by partition, in order; empty after *timeout_s* seconds.
+
+        Raises `agents.errors.Fenced` once another process has joined under this one's name.
+        """
+        ...
+
+    def reached(self) -> Mapping[TP, int]:
+        """Return the next offset of each partition after the last poll, beyond gaps that hold no record."""
         ...
 
     def pause(self, partitions: frozenset[TP]) -> None:

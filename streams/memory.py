@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from agents.errors import Unavailable
 from schemas.envelope import Envelope
-from streams.log import TP, Commit, Listener, Placed
+from streams.log import TP, Commit, Listener, Placed, fenced
 
 _MAX_POLL = 500
 
@@ -32,7 +32,9 @@ class MemoryLog:
     ) -> None:
         self.prefix = prefix
         self._clock = clock
-        self._records: dict[TP, list[Envelope]] = {(t, p): [] for t, n in topics.items() for p in range(n)}
+        self._records: dict[TP, list[Envelope | None]] = {
+            (t, p): [] for t, n in topics.items() for p in range(n)
+        }
         self._counts = dict(topics)
         self._groups: dict[str, _Group] = {}
         self._arrived = asyncio.Event()
@@ -92,6 +94,11 @@ class MemoryLog:
         self._wake()
         return Placed(len(records) - 1, when)
 
+    def skip(self, place: TP, count: int) -> None:
+        """Use up *count* offsets without a record, as compaction and transactions do on a broker."""
+        self._records[place].extend([None] * count)
+        self._wake()
+
     def consumer(self, group: str, topics: Sequence[str], instance: str) -> MemoryConsumer:
         """Return a new member of *group*."""
         return MemoryConsumer(self, self._groups.setdefault(group, _Group()), topics, instance)
@@ -113,7 +120,8 @@ class MemoryLog:
                 records = self._records[tp][offset:]
                 position[tp] = offset + len(records)
                 for envelope in records:
-                    yield envelope
+                    if envelope is not None:
+                        yield envelope
             if not follow:
                 return
             if all(len(self._records[tp]) == offset for tp, offset in position.items()):
@@ -121,11 +129,13 @@ class MemoryLog:
 
     def envelopes(self, topic: str) -> list[Envelope]:
         """Return every record of *topic*, partition by partition."""
-        return [e for p in range(self._counts.get(topic, 0)) for e in self._records[topic, p]]
+        places = [(topic, p) for p in range(self._counts.get(topic, 0))]
+        return [e for place in places for e in self._records[place] if e is not None]
 
-    def slice(self, tp: TP, start: int, limit: int) -> list[Envelope]:
-        """Return up to *limit* records of *tp* from offset *start*."""
-        return self._records[tp][start : start + limit]
+    def slice(self, tp: TP, start: int, limit: int) -> tuple[list[Envelope], int]:
+        """Return the records of *tp* at up to *limit* offsets from *start*, and the offset behind them."""
+        found = self._records[tp][start : start + limit]
+        return [e for e in found if e is not None], start + len(found)
 
     async def wait(self, timeout_s: float) -> None:
         """Return when a record arrives anywhere, or after *timeout_s* seconds."""
@@ -173,6 +183,7 @@ class MemoryConsumer:
         self._instance = instance
         self._position: dict[TP, int] = {}
         self._paused: frozenset[TP] = frozenset()
+        self._joined = False
         self._on_assigned: Listener | None = None
         self._on_revoked: Listener | None = None
 
@@ -180,6 +191,7 @@ class MemoryConsumer:
         """Join the group."""
         self._on_assigned, self._on_revoked = on_assigned, on_revoked
         self._group.members[self._instance] = self
+        self._joined = True
         await self._log.rebalance(self._group)
 
     async def revoke(self) -> None:
@@ -199,6 +211,8 @@ class MemoryConsumer:
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
         """Return what is new; nothing is awaited after the fetch, so that no rebalance comes between."""
         await asyncio.sleep(0)
+        if self._joined and self._group.members.get(self._instance) is not self:
+            raise fenced(self._instance)
         found = self._fetch()
         if not found:
             await self._log.wait(timeout_s)
@@ -210,11 +224,14 @@ class MemoryConsumer:
         for tp, offset in self._position.items():
             if tp in self._paused:
                 continue
-            records = self._log.slice(tp, offset, _MAX_POLL)
+            records, self._position[tp] = self._log.slice(tp, offset, _MAX_POLL)
             if records:
                 found[tp] = records
-                self._position[tp] = offset + len(records)
         return found
+
+    def reached(self) -> Mapping[TP, int]:
+        """Return the next offset of each partition."""
+        return self._position
 
     def pause(self, partitions: frozenset[TP]) -> None:
         """Give out nothing of *partitions*."""
@@ -233,6 +250,7 @@ class MemoryConsumer:
 
     async def stop(self) -> None:
         """Leave the group."""
+        self._joined = False
         if self._group.members.get(self._instance) is self:
             await self.revoke()
             del self._group.members[self._instance]
@@ -240,6 +258,7 @@ class MemoryConsumer:
 
     def abandon(self) -> None:
         """Crash: be gone without a word; the next member that joins takes over."""
+        self._joined = False
         if self._group.members.get(self._instance) is self:
             del self._group.members[self._instance]
         self._position.clear()

@@ -29,6 +29,12 @@ class Prefix:
         self._segments.append(segment)
         return segment
 
+    def reach(self, position: int) -> None:
+        """Note that nothing else lies before *position*: compaction and control records leave gaps."""
+        end = self._segments[-1].end if self._segments else self._committed
+        if position > end:
+            self._segments.append(Segment(end, position, 0, done=True))
+
     def advance(self) -> int | None:
         """Return the offset to commit, or None if it has not moved since the last call."""
         moved = None

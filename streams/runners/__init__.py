@@ -49,6 +49,29 @@ class Progress:
     details: dict[str, int] = field(default_factory=dict)
 
 
+class Group(Protocol):
+    """What a runner may ask of its member: a runner with a method `bind` is given it before anything."""
+
+    async def committed(self, partitions: Sequence[TP]) -> Mapping[TP, Commit]:
+        """Return where *partitions* resume; those without a commit may be left out."""
+        ...
+
+    def is_suspect(self, tp: TP, offset: int) -> bool:
+        """Tell whether the record there may have ended the last process, and must run alone."""
+        ...
+
+    async def alone(self, tp: TP, offset: int) -> int:
+        """Record that *offset* runs alone from now on; return how many processes it has ended so far.
+
+        Raises `agents.errors.Unavailable` if the partition was taken away.
+        """
+        ...
+
+    def done(self, tp: TP) -> None:
+        """Note that what ran alone has ended well."""
+        ...
+
+
 class Runner(Protocol):
     """Hosts one stage. All methods are called from one event loop."""
 
@@ -72,6 +95,10 @@ class Runner(Protocol):
 
     async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
         """Take in records of one partition; waits while its own bounds are reached."""
+        ...
+
+    def reached(self, tp: TP, position: int) -> None:
+        """Note, after `process`, that nothing else lies before *position*, whatever gap there is."""
         ...
 
     def paused(self) -> frozenset[TP]:

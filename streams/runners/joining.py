@@ -17,7 +17,7 @@ from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.topics import REQUESTS
 from streams.log import TP, Commit, Placed
-from streams.runners import Progress, World
+from streams.runners import Group, Progress, World
 
 _CHECKPOINT_EVERY = 1000
 
@@ -46,11 +46,11 @@ class JoinRunner:
         self._lanes: dict[int, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress = Progress()
-        self._fetch_committed: Any = None
+        self._group: Group | None = None
 
-    def bind(self, fetch_committed: Any) -> None:
-        """Take the consumer's way to ask what the group committed."""
-        self._fetch_committed = fetch_committed
+    def bind(self, group: Group) -> None:
+        """Take the member that asks and records what the group committed."""
+        self._group = group
 
     async def assigned(self, partitions: frozenset[TP]) -> None:
         """Rebuild each partition: committed offsets, then what the role itself wrote since."""
@@ -60,7 +60,7 @@ class JoinRunner:
         if missing:
             message = f"{self.group}: {missing[0]} is assigned elsewhere; its inputs need equal partitions"
             raise RuntimeError(message)
-        committed: Mapping[TP, Commit] = await self._fetch_committed(tps)
+        committed = await self._group.committed(tps) if self._group is not None else {}
         begins = await self._world.log.begins(tps)
         for p in numbers:
             start = {
@@ -182,6 +182,12 @@ class JoinRunner:
             self._progress.done += 1
         self._world.telemetry.stage_done(self._stage.name, len(sent))
         await self._advance(p, lane)
+
+    def reached(self, tp: TP, position: int) -> None:
+        """Let the input go over a gap."""
+        lane = self._lanes.get(tp[1])
+        if lane is not None:
+            lane.gather.reach(tp[0], position)
 
     def paused(self) -> frozenset[TP]:
         """Return the inputs that run ahead of the oldest unsettled origin."""

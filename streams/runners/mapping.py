@@ -122,6 +122,12 @@ class MapRunner:
         await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
         world.telemetry.dead_lettered(self._stage.name, envelope, error)
 
+    def reached(self, tp: TP, position: int) -> None:
+        """Let the prefix go over a gap."""
+        prefix = self._prefixes.get(tp)
+        if prefix is not None:
+            prefix.reach(position)
+
     def paused(self) -> frozenset[TP]:
         """Return nothing: waiting for a slot holds the agent, and with it the reading."""
         return frozenset()

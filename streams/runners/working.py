@@ -22,7 +22,7 @@ from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.sealed import unseal
 from streams.log import TP, Commit, Placed
 from streams.prefix import Prefix, Segment
-from streams.runners import Progress, World
+from streams.runners import Group, Progress, World
 
 _LEDGER_HORIZON_MS = 15 * 60 * 1000
 _LOOK_AGAIN_MS = 1000
@@ -75,9 +75,9 @@ class WorkRunner:
         self._progress = Progress()
         self._fetch_committed: Any = None
 
-    def bind(self, fetch_committed: Any) -> None:
-        """Take the consumer's way to ask what the group committed."""
-        self._fetch_committed = fetch_committed
+    def bind(self, group: Group) -> None:
+        """Take the member that asks what the group committed."""
+        self._fetch_committed = group.committed
 
     async def assigned(self, partitions: frozenset[TP]) -> None:
         """Read the ledger of each partition back from the committed position, then follow it."""
@@ -270,6 +270,12 @@ class WorkRunner:
         world = self._world
         await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
         world.telemetry.dead_lettered(self._stage.name, envelope, error)
+
+    def reached(self, tp: TP, position: int) -> None:
+        """Let the prefix go over a gap."""
+        lane = self._lanes.get(tp[1])
+        if lane is not None:
+            lane.prefix.reach(position)
 
     def paused(self) -> frozenset[TP]:
         """Return every partition while as many jobs as allowed are in memory."""

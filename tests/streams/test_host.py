@@ -181,6 +181,9 @@ class Broken:
             raise KeyError(message)
         self.done = batch[-1].offset + 1
 
+    def reached(self, tp: TP, position: int) -> None:
+        """Care for no gaps."""
+
     def paused(self) -> frozenset[TP]:
         """Return nothing."""
         return frozenset()
@@ -218,4 +221,5 @@ async def test_an_agent_that_fails_is_told_and_goes_no_further(where: str) -> No
 
     assert [(stage, type(error)) for stage, error in told] == [("broken", KeyError)]
     assert runner.batches == ([0, 1] if where == "process" else [])
-    assert log.consumer("signalbox.broken", [], "x")._group.commits == {}
+    commits = log.consumer("signalbox.broken", [], "x")._group.commits
+    assert {tp: c.offset for tp, c in commits.items()} == ({("requests", 0): 0} if where == "process" else {})
