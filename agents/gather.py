@@ -214,11 +214,15 @@ class Gather:
                 while box.held and self._fits(source, box.held[0]):
                     self._admit(source, box, box.held.popleft())
                     moved = True
-                if not box.held and box.reached > box.position:
-                    box.position = box.reached
-                    if source == self.REQUESTS:
-                        self._forget_before(box.position)
-                    moved = True
+                moved |= self._pass_gap(source, box)
+
+    def _pass_gap(self, source: str, box: _Input) -> bool:
+        if box.held or box.reached <= box.position:
+            return False
+        box.position = box.reached
+        if source == self.REQUESTS:
+            self._forget_before(box.position)
+        return True
 
     def _fits(self, source: str, arrival: Arrival) -> bool:
         # With nothing unsettled any request is the next one, however far a gap of offsets reaches.

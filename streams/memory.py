@@ -117,11 +117,9 @@ class MemoryLog:
         while True:
             before = self._arrived
             for tp, offset in position.items():
-                records = self._records[tp][offset:]
-                position[tp] = offset + len(records)
+                records, position[tp] = self.slice(tp, offset, len(self._records[tp]))
                 for envelope in records:
-                    if envelope is not None:
-                        yield envelope
+                    yield envelope
             if not follow:
                 return
             if all(len(self._records[tp]) == offset for tp, offset in position.items()):
