@@ -7,6 +7,7 @@ import typer
 import infra.local.cli
 import infra.local.commands
 import replay.cli
+import streams.claims_cli
 import streams.cli
 import streams.pause_cli
 
@@ -17,6 +18,7 @@ infra.local.cli.register(app, "infra.local.routing:deployment")
 infra.local.commands.register(app)
 streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
+streams.claims_cli.register(app, infra.local.commands.locate)
 replay.cli.register(app)
 
 

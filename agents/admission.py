@@ -19,8 +19,9 @@ from schemas.identity import body_digest, custom_request_id, inbox_request_id, l
 from schemas.request import Request
 from schemas.sealed import Body, seal_plainly
 
-MAX_BODY = 256 * 1024
-MAX_LINE = 1024 * 1024
+MAX_BODY = 32 * 1024 * 1024
+"""The most bytes of any body. What is too large for a record goes to the claim store before that."""
+MAX_LINE = MAX_BODY + 1024 * 1024
 ENDPOINTS = ("/v1/chat/completions",)
 _SECRET_WORDS = frozenset(
     {

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from agents.errors import InvalidRecord
+from schemas.sealed import Body, unseal
 
 _ENVELOPE_PER_MESSAGE = 4
 _ENVELOPE_PER_CALL = 8
@@ -30,6 +31,17 @@ def parse(body: bytes) -> dict[str, Any]:
         message = "the body is not a JSON object"
         raise InvalidRecord(message)
     return document
+
+
+def at_hand(body: Body) -> bytes:
+    """Return the plain bytes of an inline *body*; raises `InvalidRecord` if they are kept elsewhere.
+
+    Raises ValueError if they are sealed with a key that is not held here.
+    """
+    if body.sealed is None:
+        message = "the body is kept elsewhere and was not fetched"
+        raise InvalidRecord(message)
+    return unseal(body.sealed)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ RouterError
 ├── ConfigError              refuse to start, or refuse the policy
 ├── Unavailable              retry, then degrade     (classifier, provider, broker)
 │   └── CallTimeout          a call got no answer within its timeout
+├── StoreFull                refuse: the claim store takes nothing more
 ├── Rejected                 never retry             (provider refuses the call)
 ├── Refused                  the request cannot be admitted; its caller is told why
 ├── PolicyMissing            wait: the stamped policy has not been read yet
@@ -30,6 +31,10 @@ class Unavailable(RouterError):
 
 class CallTimeout(Unavailable):
     """A call got no answer within its timeout; whether it took effect is unknown."""
+
+
+class StoreFull(RouterError):
+    """The claim store takes nothing more; what was being admitted is refused, nothing of it is kept."""
 
 
 class Rejected(RouterError):

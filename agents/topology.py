@@ -72,7 +72,8 @@ class MapStage:
 
     `accepts` is the record class that values are decoded to, None for foreign bytes. `on_failure`
     says what a record that became a dead letter must still emit, so that nothing waits for it. The
-    newest record in flight is less than `span` offsets from the oldest one of its partition.
+    newest record in flight is less than `span` offsets from the oldest one of its partition. A stage
+    that `looks_at_bodies` is given requests whose claimed bodies its driver has fetched.
     """
 
     name: str
@@ -84,6 +85,7 @@ class MapStage:
     chunk: int = 64
     concurrency: int = 1
     span: int = WINDOW // 2
+    looks_at_bodies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,21 @@ class WorkStage:
 Stage = MapStage | JoinStage | WorkStage
 
 
-def admission_stage(source: str, active: Callable[[], Admission], cluster: str, partitions: int) -> MapStage:
+CheckIn = Callable[[Request], Awaitable[Request]]
+"""Keep what of a request is too large for a record elsewhere; the request that says where."""
+
+
+async def _as_it_is(request: Request) -> Request:
+    return request
+
+
+def admission_stage(
+    source: str,
+    active: Callable[[], Admission],
+    cluster: str,
+    partitions: int,
+    check_in: CheckIn = _as_it_is,
+) -> MapStage:
     """Return the stage that admits foreign records of `inbox.<source>`; refusals are dead letters."""
 
     async def step(chunk: Sequence[tuple[Envelope, Any]]) -> list[tuple[Emit, ...]]:
@@ -130,7 +146,7 @@ def admission_stage(source: str, active: Callable[[], Admission], cluster: str, 
         out: list[tuple[Emit, ...]] = []
         for envelope, _ in chunk:
             place = (envelope.topic, envelope.partition, envelope.offset)
-            request = admission.inbox(read_foreign(envelope.value or b""), cluster, place)
+            request = await check_in(admission.inbox(read_foreign(envelope.value or b""), cluster, place))
             partition = partition_for(request.request_id, partitions)
             out.append((Emit(REQUESTS, partition, request.request_id, request),))
         return out
@@ -155,7 +171,17 @@ def signal_stage(role: str, book: PolicyBook, infer: Infer, clock: Clock, *, cla
         return () if found is None else (emit_for(found),)
 
     size, parallel = (16, 4) if classified else (256, 1)
-    return MapStage(f"signal.{role}", f"signals.{role}", REQUESTS, Request, step, on_failure, size, parallel)
+    return MapStage(
+        f"signal.{role}",
+        f"signals.{role}",
+        REQUESTS,
+        Request,
+        step,
+        on_failure,
+        size,
+        parallel,
+        looks_at_bodies=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

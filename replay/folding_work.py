@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agents.content import at_hand
 from agents.errors import CallTimeout, Unavailable
 from agents.policy import Policy
 from agents.ports import Complete, HttpReply
@@ -19,7 +20,6 @@ from agents.work import RUN, SKIP, Conclusion, Ledger, Unanswered, conclude, end
 from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.job import AttemptEnded, AttemptStarted, Job
-from schemas.sealed import unseal
 
 if TYPE_CHECKING:
     from replay.fold import FoldWorld
@@ -125,7 +125,7 @@ class WorkFold:
         self._world.emit(emit_for(started(job, self._worker, task.envelope.offset, now)))
         try:
             call = self._dialect.write(
-                unseal(job.body.sealed) if job.body.sealed is not None else b"",
+                at_hand(job.body),
                 self._policy(job).models[job.model].wire_name,
                 idempotency_key=job.key,
                 request_id=job.request_id.hex(),

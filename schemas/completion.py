@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.identity import Origin
-from schemas.sealed import Sealed
+from schemas.sealed import Body, Sealed
 from schemas.shape import Id16
 
 
@@ -14,7 +14,7 @@ class Completion:
     """One answered call; tokens are counts, cost is USD, an absent number is NaN or -1.
 
     The first of its job (request, step, branch, attempt) in the log is what was billed. A *late* one
-    came after its call had timed out.
+    came after its call had timed out. An answer too large for a record is kept by `answer_claim` instead.
     """
 
     request_id: Id16
@@ -38,11 +38,15 @@ class Completion:
     answer: Sealed | None = None
     plugins: tuple[str, ...] = ()
     late: bool = False
+    answer_claim: Body | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a request ended; of several the first in the log is the effective one."""
+    """How a request ended; of several the first in the log is the effective one.
+
+    An answer that is too large for a record is kept by `answer_claim` instead.
+    """
 
     request_id: Id16
     tenant: str
@@ -62,3 +66,4 @@ class Result:
     custom_id: str | None = None
     line: int | None = None
     answer: Sealed | None = None
+    answer_claim: Body | None = None

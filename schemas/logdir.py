@@ -20,6 +20,7 @@ from typing import Any, Self
 import fastavro
 import fastavro.write
 
+from schemas.claims import FOLDER as CLAIMS
 from schemas.codec import SchemaEntry, committed
 from schemas.envelope import ENVELOPE_SCHEMA, Envelope
 from schemas.topics import full_name, logical_name
@@ -103,6 +104,7 @@ class LogWriter:
         self._codec = codec
         self._partitions: dict[str, int] = {}
         self._files: dict[tuple[str, int], _PartitionFile] = {}
+        self._claims = 0
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent))
 
@@ -119,6 +121,13 @@ class LogWriter:
             file = self._files[place] = _PartitionFile(path, self._codec)
             self.declare(envelope.topic, envelope.partition + 1)
         file.append(envelope)
+
+    def keep(self, reference: str, data: bytes) -> None:
+        """Keep the bytes that a record claims under *reference*, which is one of ours."""
+        path = self._folder / CLAIMS / reference
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._claims += not path.exists()
+        path.write_bytes(data)
 
     def close(self, policies: Mapping[str, str]) -> None:
         """Write the manifest with *policies* (hash to normal form) and move the log to its place."""
@@ -169,6 +178,7 @@ class LogWriter:
             "topics": topics,
             "schemas": schemas,
             "policies": dict(policies),
+            "claims": self._claims,
         }
 
 
@@ -298,7 +308,8 @@ def _refuse_foreign(target: Path) -> None:
     try:
         document = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
         _manifest_of(document)
-        foreign = sorted({entry.name for entry in target.iterdir()} - {MANIFEST, *document["topics"]})
+        ours = {MANIFEST, *document["topics"], *([CLAIMS] if document.get("claims") else [])}
+        foreign = sorted({entry.name for entry in target.iterdir()} - ours)
     except (OSError, AttributeError, KeyError, TypeError, ValueError):
         message = f"{target}: exists and is no log of ours; give an empty or a new directory"
         raise LogDirError(message) from None

@@ -31,6 +31,7 @@ from schemas.topics import (
     jobs_topic,
     signals_topic,
 )
+from streams.claims import ClaimCheck
 from streams.log import Log
 from streams.outbox import Outbox
 from streams.pauses import Pauses
@@ -95,14 +96,14 @@ class Tuning:
     work: WorkLimits = field(default_factory=WorkLimits)
 
 
-def make_world(log: Log, telemetry: Telemetry, worker: str) -> World:
-    """Return what runners need, around *log*."""
+def make_world(log: Log, telemetry: Telemetry, worker: str, claims: ClaimCheck | None = None) -> World:
+    """Return what runners need, around *log*; without *claims* large bodies are refused."""
     codec = Codec()
     outbox = Outbox(log, codec, worker)
     outbox.sent = telemetry.sent
     pauses = Pauses(codec)
     policies = Policies(log, codec, {CONTROL_EVENTS: pauses.take})
-    return World(log, codec, outbox, policies, pauses, telemetry, worker)
+    return World(log, codec, outbox, policies, pauses, telemetry, worker, claims or ClaimCheck())
 
 
 def runner_for(  # noqa: PLR0913 - what the composition root composes
@@ -128,7 +129,14 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         return JoinRunner(dispatch_stage(tuning.window), world)
     if role == "admission":
         return MapRunner(
-            admission_stage(INBOX, context.admission(world), context.cluster, context.partitions), world
+            admission_stage(
+                INBOX,
+                context.admission(world),
+                context.cluster,
+                context.partitions,
+                world.claims.check_in,
+            ),
+            world,
         )
     known = [
         "admission",

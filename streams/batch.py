@@ -11,16 +11,17 @@ import hashlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from agents.admission import Admission, custom_id_of, read_line
-from agents.errors import ConfigError, Refused, Unavailable
+from agents.errors import ConfigError, InvalidRecord, Refused, Unavailable
 from agents.policy import Policy
 from agents.topology import Emit
+from schemas.completion import Result
 from schemas.control import RunOpened, RunSubmitted, TopicPosition
 from schemas.identity import partition_for, run_name
 from schemas.request import Request
@@ -141,8 +142,12 @@ async def _submit_lines(
             line = read_line(number, raw)
             request = admission.batch(line)
             # Only a line that runs takes its name: what was refused leaves it to a corrected one.
-            _first_of_its_name(line.custom_id, number, seen)
+            _first_of_its_name(line.custom_id, seen)
             _same_as_before(request, known)
+            # Durable in the claim store before the record that refers to it is written.
+            kept = request if request.request_id in known else await world.claims.check_in(request)
+            if line.custom_id is not None:
+                seen[line.custom_id] = number
         except Refused as refused:
             submission.entries.append(Entry(number, custom_id_of(raw), None, refused.code, refused.message))
             continue
@@ -150,7 +155,7 @@ async def _submit_lines(
         if request.request_id in known:
             continue
         partition = partition_for(request.request_id, partitions)
-        ack = await world.outbox.send(Emit(REQUESTS, partition, request.request_id, request))
+        ack = await world.outbox.send(Emit(REQUESTS, partition, request.request_id, kept))
         unacked.append((request.request_id, ack))
         if len(unacked) >= _UNACKED:
             await _settle(submission, unacked)
@@ -171,13 +176,10 @@ def _same_as_before(request: Request, known: Mapping[bytes, bytes]) -> None:
         raise Refused("body_changed", message)
 
 
-def _first_of_its_name(custom_id: str | None, number: int, seen: dict[str, int]) -> None:
-    if custom_id is None:
-        return
-    if custom_id in seen:
+def _first_of_its_name(custom_id: str | None, seen: Mapping[str, int]) -> None:
+    if custom_id is not None and custom_id in seen:
         message = f"custom_id is already used by line {seen[custom_id]}, which runs"
         raise Refused("duplicate_custom_id", message)
-    seen[custom_id] = number
 
 
 async def _settle(submission: Submission, unacked: list[tuple[bytes, Awaitable[Placed]]]) -> None:
@@ -205,8 +207,19 @@ async def _close(world: World, submission: Submission, known: int) -> None:
 
 
 async def wait(world: World, submission: Submission, progress: Callable[[int], None] | None = None) -> None:
-    """Wait until every accepted line has ended."""
+    """Wait until every accepted line has ended, and fetch the answers that are kept elsewhere."""
     await follow(world.log, world.codec, submission.view, submission.wanted, progress)
+    for outcome in submission.view.outcomes.values():
+        if outcome.result is not None:
+            outcome.result = await _answered(world, outcome.result)
+
+
+async def _answered(world: World, result: Result) -> Result:
+    """Return *result* with its answer at hand; one that is lost is an error of its own line only."""
+    try:
+        return await world.claims.answered(result)
+    except InvalidRecord as error:
+        return replace(result, status=502, error_code="answer_lost", error_message=str(error))
 
 
 def check_out(out: Path) -> None:

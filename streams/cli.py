@@ -25,7 +25,7 @@ from streams.keep import check_folder, keep_log
 from streams.policies import publish
 from streams.runners import World
 from streams.runs import collect, counts, find_run
-from streams.settings import Settings, settings, wall_clock
+from streams.settings import Settings, claims_folder, settings, wall_clock
 from streams.telemetry import Telemetry, configure_logging
 
 OK, NO, USAGE, DOWN = 0, 1, 2, 3
@@ -39,6 +39,8 @@ PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, a
 
 def finish(work: Coroutine[Any, Any, int]) -> None:
     """Run *work* and exit with its code; our errors become one line and the stated code."""
+    # Retries are logged by their library: to standard error, since standard output is for answers.
+    configure_logging(json_lines=False, level="warning")
     try:
         code = asyncio.run(_stoppable(work))
     except (ConfigError, LogDirError) as error:
@@ -78,7 +80,7 @@ async def connected(found: Settings) -> AsyncIterator[World]:
     log = KafkaLog(found.kafka)
     await log.start()
     try:
-        world = make_world(log, Telemetry(wall_clock, "client", quiet=True), "client")
+        world = make_world(log, Telemetry(wall_clock, "client", quiet=True), "client", found.claim_check())
         if await log.partitions("control.policy") == 0:
             raise ConfigError(
                 f"the broker at {found.broker} has no topics of prefix {found.prefix!r}: run `signalbox up`"
@@ -141,7 +143,7 @@ async def submit_file(
             report.update(ok=totals["ok"], failed=totals["failed"], out=str(target.out))
             code = OK if totals["failed"] == 0 else NO
         if target.keep_log is not None:
-            await keep_log(world.log, world.policies, target.keep_log)
+            await keep_log(world.log, world.policies, target.keep_log, world.claims.store)
             report["log"] = str(target.keep_log)
         say(report, as_json=target.as_json)
         return code
@@ -198,12 +200,16 @@ Locate = Callable[[str | None, Path], Settings]
 
 def located(find_broker: FindBroker, broker: str | None, folder: Path) -> Settings:
     """Return the settings with the broker that is meant; raises `Unavailable` if none is known."""
-    address = broker or settings().broker or find_broker(folder)
+    known = settings()
+    running = None if broker or known.broker else find_broker(folder)
+    address = broker or known.broker or running
     if not address:
         raise Unavailable(
             f"no stack runs in {folder}: start one with `signalbox up --workers`, or pass --broker HOST:PORT"
         )
-    return settings(broker=address)
+    # The workers of the stack in a folder keep large bodies there, so whoever talks to it does too.
+    claims = str(claims_folder(folder)) if running and not known.claims else None
+    return settings(broker=address, claims=claims)
 
 
 def register(app: typer.Typer, find_broker: FindBroker) -> None:

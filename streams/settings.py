@@ -13,11 +13,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from agents.errors import ConfigError
 from agents.topology import WINDOW
 from streams.app import Context, Tuning
+from streams.claims import INLINE_BYTES, ClaimCheck, ClaimLimits
+from streams.clients.claims import store_at
 from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
 from streams.runners.working import WorkLimits
 
 _MAX_PORT = 65535
+_MOST_INLINE = 2 * 1024 * 1024
+"""A record is at most so large that it fits into a topic, and its dead letter too."""
 
 
 class Settings(BaseSettings):
@@ -41,6 +45,9 @@ class Settings(BaseSettings):
     jobs: int = Field(default=512, ge=1)
     drain_s: float = Field(default=10.0, ge=0)
     log_level: str = "info"
+    claims: str = ""
+    inline_bytes: int = Field(default=INLINE_BYTES, ge=1, le=_MOST_INLINE)
+    claim_budget_s: float = Field(default=10.0, gt=0)
 
     @property
     def kafka(self) -> KafkaSettings:
@@ -57,6 +64,11 @@ class Settings(BaseSettings):
     def tuning(self) -> Tuning:
         """Return the bounds."""
         return Tuning(self.window, WorkLimits(self.concurrency, self.jobs))
+
+    def claim_check(self) -> ClaimCheck:
+        """Return the claim check; raises `ConfigError` for a store that cannot be used."""
+        limits = ClaimLimits(self.inline_bytes, self.claim_budget_s)
+        return ClaimCheck(store_at(self.claims) if self.claims else None, limits)
 
     def context(self, cluster: str) -> Context:
         """Return where a worker runs."""
@@ -87,6 +99,11 @@ def settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def claims_folder(stack: Path) -> Path:
+    """Return where the stack in folder *stack* keeps large bodies, unless it is told otherwise."""
+    return stack.absolute() / "claims"
 
 
 def wall_clock() -> int:

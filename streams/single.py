@@ -16,6 +16,7 @@ from streams.app import (
     runners_for,
     topic_counts,
 )
+from streams.claims import ClaimCheck
 from streams.host import Fleet, Host
 from streams.memory import MemoryLog
 from streams.policies import publish
@@ -32,6 +33,7 @@ async def single_process(  # noqa: PLR0913 - all but three have defaults
     partitions: int = 4,
     tuning: Tuning | None = None,
     failed: Callable[[str, BaseException], None] | None = None,
+    claims: ClaimCheck | None = None,
 ) -> AsyncIterator[World]:
     """Run every role that *policy* needs over an in-memory log; yields the world to submit into."""
     load_registries()
@@ -39,7 +41,7 @@ async def single_process(  # noqa: PLR0913 - all but three have defaults
     if failed is not None:
         telemetry.failed = failed
     log = MemoryLog(topic_counts(policy.provider_names, partitions), lambda: clock() // 1000)
-    world = make_world(log, telemetry, "run")
+    world = make_world(log, telemetry, "run", claims)
     await publish(world.outbox, policy, "run", world.now(), activate=True)
     await world.policies.start()
     context = Context(await log.cluster_id(), partitions)

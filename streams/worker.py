@@ -90,7 +90,7 @@ class Worker:
             log = KafkaLog(self._settings.kafka)
             await log.start()
             stack.push_async_callback(log.stop)
-            world = make_world(log, self._telemetry, self._instance)
+            world = make_world(log, self._telemetry, self._instance, self._settings.claim_check())
             await world.policies.start()
             stack.push_async_callback(world.policies.stop)
             ports = await ports_for(self._role, self._settings, stack)

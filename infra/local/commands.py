@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import FOLDER, USAGE, Broker, Dir, Json, PolicyFile, finish, read_policy
+from streams.cli import FOLDER, USAGE, Broker, Dir, Json, PolicyFile, finish, located, read_policy
+from streams.settings import Settings
 
 _DEMO = Path(__file__).parent.parent / "demo" / "requests.jsonl"
 
@@ -21,6 +22,11 @@ def broker_of(folder: Path) -> str | None:
         return control.endpoints(folder).broker
     except StackError:
         return None
+
+
+def locate(broker: str | None, folder: Path) -> Settings:
+    """Return the settings of the log that is meant: at *broker*, else of the stack in *folder*."""
+    return located(broker_of, broker, folder)
 
 
 def register(app: typer.Typer) -> None:

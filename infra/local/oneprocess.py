@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from agents.errors import CallTimeout, ConfigError, Unavailable
@@ -17,10 +18,11 @@ from infra.simulated_llm.in_process import InProcess
 from infra.simulated_llm.profile import Profile, ProfileError, default, load
 from streams.app import Ports
 from streams.batch import BatchOptions, read_content, submit, write_results
+from streams.claims import ClaimCheck
 from streams.cli import NO, OK, Target, say, waited
 from streams.clients.retrying import RetryingInfer
 from streams.keep import keep_log
-from streams.settings import wall_clock
+from streams.settings import settings, wall_clock
 from streams.single import single_process
 from streams.worker import no_classifier
 
@@ -52,7 +54,10 @@ async def run_file(policy: Policy, options: RunOptions) -> int:
                 broken.set_exception(Unavailable(f"stage {stage} failed: {type(error).__name__}: {error}"))
 
         ports = Ports(infer, complete)
-        world = await stack.enter_async_context(single_process(policy, ports, wall_clock, failed=failed))
+        claims = _claims(stack)
+        world = await stack.enter_async_context(
+            single_process(policy, ports, wall_clock, failed=failed, claims=claims)
+        )
         submission = await submit(world, options.file, policy, options.batch)
         waiting = asyncio.ensure_future(waited(world, submission))
         done, _ = await asyncio.wait({waiting, broken}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,9 +74,20 @@ async def run_file(policy: Policy, options: RunOptions) -> int:
         }
         if options.keep_log is not None:
             report["log"] = str(options.keep_log)
-            report["records"] = await keep_log(world.log, world.policies, options.keep_log)
+            report["records"] = await keep_log(
+                world.log, world.policies, options.keep_log, world.claims.store
+            )
         say(report, as_json=options.as_json)
         return OK if totals["failed"] == 0 else NO
+
+
+def _claims(stack: AsyncExitStack) -> ClaimCheck:
+    """Return the claim check that is set, else one over a folder that is gone with the run."""
+    found = settings()
+    if not found.claims:
+        folder = stack.enter_context(TemporaryDirectory(prefix="signalbox-claims-"))
+        found = settings(claims=folder)
+    return found.claim_check()
 
 
 def _checked(options: RunOptions) -> Profile:
@@ -97,8 +113,6 @@ async def _infer(policy: Policy, address: str, stack: AsyncExitStack) -> Infer:
 
 
 async def _start_triton(models: tuple[str, ...], repository: Path, stack: AsyncExitStack) -> str:
-    from tempfile import TemporaryDirectory  # noqa: PLC0415 - as above
-
     from infra.local.triton import Triton, TritonOptions  # noqa: PLC0415 - as above
 
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="signalbox-triton-")))

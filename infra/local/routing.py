@@ -13,7 +13,7 @@ from infra.local.errors import StackError, UsageError
 from streams.app import load_registries, make_world, roles_for
 from streams.kafka import KafkaLog, KafkaSettings
 from streams.policies import publish
-from streams.settings import settings, wall_clock
+from streams.settings import claims_folder, settings, wall_clock
 from streams.telemetry import Telemetry
 from streams.topics_admin import create_topics
 from triton_models.build import default_cache, default_repository
@@ -30,14 +30,15 @@ def deployment(options: DeploymentOptions) -> Deployment:
         policy = Policy.parse(path.read_text(encoding="utf-8"), str(path))
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise UsageError(str(error)) from None
-    return Routing(policy, options.decision_workers)
+    return Routing(policy, options.decision_workers, options.folder)
 
 
 class Routing:
     """Every role that *policy* needs, one worker each but for the decision role."""
 
-    def __init__(self, policy: Policy, decision_workers: int = 1) -> None:
+    def __init__(self, policy: Policy, decision_workers: int = 1, folder: Path | None = None) -> None:
         self.policy = policy
+        self._folder = folder
         self._decision_workers = decision_workers
         self._settings = settings()
 
@@ -68,6 +69,8 @@ class Routing:
             "SIGNALBOX_TRITON": endpoints.triton or "",
             "SIGNALBOX_PROVIDERS": json.dumps(dict(endpoints.providers)),
         }
+        if self._folder is not None and not self._settings.claims:
+            env["SIGNALBOX_CLAIMS"] = str(claims_folder(self._folder))
         specs = []
         for role in roles_for(self.policy):
             for instance in range(self._decision_workers if role == "decision" else 1):

@@ -9,6 +9,7 @@ from typing import Protocol
 from agents.policy import PolicyBook
 from schemas.codec import Codec
 from schemas.envelope import Envelope
+from streams.claims import ClaimCheck
 from streams.log import TP, Commit, Log
 from streams.outbox import Outbox
 from streams.pauses import Pauses
@@ -18,7 +19,7 @@ from streams.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every runner needs: the log, the codec, the way out, what operators said, clock and telemetry."""
+    """What every runner needs: log, codec, the way out, what operators said, clock, telemetry, claim check."""
 
     log: Log
     codec: Codec
@@ -27,6 +28,7 @@ class World:
     pauses: Pauses
     telemetry: Telemetry
     worker: str
+    claims: ClaimCheck = field(default_factory=ClaimCheck)
 
     @property
     def book(self) -> PolicyBook:

@@ -99,7 +99,7 @@ class MapRunner:
             return []
         while True:
             try:
-                return [emit for out in await self._stage.step(decoded) for emit in out]
+                return await self._stepped(decoded)
             except PolicyMissing:
                 # It may name no policy at all: admission waits until any is active.
                 self._world.telemetry.waiting(self._stage.name, "policy")
@@ -108,6 +108,15 @@ class MapRunner:
                 await asyncio.sleep(_RETRY_S)
             except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
                 return await self._one_by_one(decoded, error)
+
+    async def _stepped(self, decoded: Sequence[tuple[Envelope, Any]]) -> list[Emit]:
+        claims = self._world.claims
+        if self._stage.looks_at_bodies:
+            if not claims.fits(decoded):
+                middle = len(decoded) // 2
+                return [*await self._step(decoded[:middle]), *await self._step(decoded[middle:])]
+            decoded = await claims.at_hand(decoded)
+        return [emit for out in await self._stage.step(decoded) for emit in out]
 
     async def _one_by_one(self, decoded: Sequence[tuple[Envelope, Any]], error: Exception) -> list[Emit]:
         """Find the records that fail by themselves; bury those, keep what the others cause."""

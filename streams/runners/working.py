@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,6 @@ from agents.work import RUN, SKIP, Conclusion, Ledger, Unanswered, conclude, end
 from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.job import AttemptEnded, AttemptStarted, Job
-from schemas.sealed import unseal
 from streams.log import TP, Commit, Placed
 from streams.prefix import Prefix, Segment
 from streams.runners import Group, Progress, World
@@ -27,6 +27,8 @@ from streams.runners import Group, Progress, World
 _LEDGER_HORIZON_MS = 15 * 60 * 1000
 _LOOK_AGAIN_MS = 1000
 _CHECKPOINT_MS = 1000
+_LARGE_SHARE = 8
+"""One of so many calls at once may be of a body that had to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class WorkRunner:
         self._dialect = dialect
         self._limits = limits
         self._calls = asyncio.Semaphore(limits.concurrency)
+        self._large = asyncio.Semaphore(max(1, limits.concurrency // _LARGE_SHARE))
         self._lanes: dict[int, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane_free_at: dict[str, int] = {}
@@ -169,15 +172,17 @@ class WorkRunner:
         # Only the policy knows the provider's name of the model: it is waited for before the call.
         policy = await self._policy(job)
         for last in [False] * (job.tries - 1) + [True]:
-            if not await self._slot(lane, job):
-                return
-            try:
-                if self._world.now() > job.deadline:
-                    conclusion = expired(job, self._world.worker, self._world.now())
-                    break
-                answer = await self._attempt(lane, envelope, job, policy)
-            finally:
-                self._calls.release()
+            async with self._room(job):
+                body = await self._body(job)
+                if not await self._slot(lane, job):
+                    return
+                try:
+                    if body is None or self._world.now() > job.deadline:
+                        conclusion = expired(job, self._world.worker, self._world.now())
+                        break
+                    answer = await self._attempt(lane, envelope, job, body)
+                finally:
+                    self._calls.release()
             if isinstance(answer, Unanswered) and not last:
                 # Whether the call took effect is unknown, so the next one carries the same key.
                 await self._end(
@@ -204,6 +209,19 @@ class WorkRunner:
     def _held(self, job: Job, now: int) -> bool:
         """Whether an operator paused calls like that of *job*; one past its deadline calls nobody."""
         return now <= job.deadline and self._world.pauses.call(self.group, job.tenant) is not None
+    def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
+        """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
+        return nullcontext() if job.body.claim is None else self._large
+
+    async def _body(self, job: Job) -> bytes | None:
+        """Return the job's body, None past its deadline: a store that is away costs no attempt."""
+        while self._world.now() <= job.deadline:
+            try:
+                return await self._world.claims.body_of(job)
+            except Unavailable:
+                self._world.telemetry.waiting(self._stage.name, "claim store")
+                await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
+        return None
 
     async def _may_run(self, lane: _Lane, job: Job) -> bool:
         """Wait until *job* may be called; False if it turns out to have ended."""
@@ -220,14 +238,14 @@ class WorkRunner:
             await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
 
     async def _attempt(
-        self, lane: _Lane, envelope: Envelope, job: Job, policy: Policy
+        self, lane: _Lane, envelope: Envelope, job: Job, body: bytes
     ) -> HttpReply | Unanswered:
+        policy = await self._policy(job)
         record = started(job, self._world.worker, envelope.offset, self._world.now())
         placed: Placed = await (await self._world.outbox.send(emit_for(record)))
         lane.ledger.note(record)
         lane.starts.setdefault(job.key, placed.offset)
         lane.checkpoint(placed)
-        body = unseal(job.body.sealed) if job.body.sealed is not None else b""
         call = self._dialect.write(
             body,
             policy.models[job.model].wire_name,
@@ -254,7 +272,7 @@ class WorkRunner:
         """Send what the call caused, wait for its acknowledgement, then close the attempt."""
         if conclusion.pause_ms:
             self._lane_free_at[job.model] = self._world.now() + conclusion.pause_ms
-        emits = [emit_for(record) for record in conclusion.emits]
+        emits = [emit_for(await self._world.claims.check_in_answer(record)) for record in conclusion.emits]
         acks = [await self._world.outbox.send(emit) for emit in emits]
         for ack in acks:
             await ack

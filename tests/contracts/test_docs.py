@@ -72,11 +72,11 @@ def test_the_output_line_has_the_fields_of_one() -> None:
 
 def test_every_refusal_is_listed_and_no_other() -> None:
     """The codes of refused lines are those that the code can raise."""
-    sources = (ROOT / "agents/admission.py", ROOT / "streams/batch.py")
+    sources = (ROOT / "agents/admission.py", ROOT / "streams/batch.py", ROOT / "streams/claims.py")
     raised = {
         code
         for path in sources
-        for code in re.findall(r'(?:Refused\(|_object\(raw, )"(\w+)"', path.read_text(encoding="utf-8"))
+        for code in re.findall(r'(?:Refused\(\s*|_object\(raw, )"(\w+)"', path.read_text(encoding="utf-8"))
     }
 
     assert set(BATCH.first_column("Refused lines")) == raised
