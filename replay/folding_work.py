@@ -122,10 +122,11 @@ class WorkFold:
         job, now = task.job, self._world.clock.now
         if now > job.deadline:
             return None
-        self._world.emit(emit_for(started(job, self._worker, task.envelope.offset, now)))
         try:
+            body = at_hand(job.body)
+            self._world.emit(emit_for(started(job, self._worker, task.envelope.offset, now)))
             call = self._dialect.write(
-                at_hand(job.body),
+                body,
                 self._policy(job).models[job.model].wire_name,
                 idempotency_key=job.key,
                 request_id=job.request_id.hex(),

@@ -173,11 +173,11 @@ def _register(app: typer.Typer, find_broker: FindBroker, order: tuple[str, Any, 
         provider: Provider = None,
         tenant: Tenant = None,
         stage: Stage = None,
-        everything: All = False,  # noqa: FBT002 - typer makes a flag of it
+        everything: All = False,
         reason: Reason = "",
         broker: Broker = None,
         folder: Dir = FOLDER,
-        json: Json = False,  # noqa: FBT002 - as above
+        json: Json = False,
     ) -> None:
         async def work() -> int:
             target = target_of(provider, tenant, stage, everything=everything)

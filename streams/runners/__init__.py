@@ -19,7 +19,7 @@ from streams.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What every runner needs: log, codec, the way out, what operators said, clock, telemetry, claim check."""
+    """What every runner needs: log, codec, way out, what operators said, clock, telemetry, claim check."""
 
     log: Log
     codec: Codec

@@ -172,6 +172,8 @@ class WorkRunner:
         # Only the policy knows the provider's name of the model: it is waited for before the call.
         policy = await self._policy(job)
         for last in [False] * (job.tries - 1) + [True]:
+            if not await self._may_run(lane, job):
+                return  # before its body is fetched: what waits holds none in memory
             async with self._room(job):
                 body = await self._body(job)
                 if not await self._slot(lane, job):
@@ -209,6 +211,7 @@ class WorkRunner:
     def _held(self, job: Job, now: int) -> bool:
         """Whether an operator paused calls like that of *job*; one past its deadline calls nobody."""
         return now <= job.deadline and self._world.pauses.call(self.group, job.tenant) is not None
+
     def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
         """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
         return nullcontext() if job.body.claim is None else self._large
@@ -222,6 +225,15 @@ class WorkRunner:
                 self._world.telemetry.waiting(self._stage.name, "claim store")
                 await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
         return None
+
+    async def _kept(self, record: Any) -> Any:
+        """Return *record* as it is written; an answer that was paid for waits for room in the claim store."""
+        while True:
+            try:
+                return await self._world.claims.check_in_answer(record)
+            except Unavailable:
+                self._world.telemetry.waiting(self._stage.name, "claim store")
+                await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
 
     async def _may_run(self, lane: _Lane, job: Job) -> bool:
         """Wait until *job* may be called; False if it turns out to have ended."""
@@ -272,7 +284,7 @@ class WorkRunner:
         """Send what the call caused, wait for its acknowledgement, then close the attempt."""
         if conclusion.pause_ms:
             self._lane_free_at[job.model] = self._world.now() + conclusion.pause_ms
-        emits = [emit_for(await self._world.claims.check_in_answer(record)) for record in conclusion.emits]
+        emits = [emit_for(await self._kept(record)) for record in conclusion.emits]
         acks = [await self._world.outbox.send(emit) for emit in emits]
         for ack in acks:
             await ack

@@ -13,7 +13,7 @@ from agents.testing import policy_of, request_of
 from schemas.completion import Completion, Result
 from schemas.envelope import Envelope
 from schemas.request import Request
-from schemas.sealed import seal_plainly, unseal
+from schemas.sealed import Claim, seal_plainly, unseal
 from streams.claims import ClaimCheck, ClaimLimits
 from streams.clients.claims import MemoryClaims
 from tests.schemas.records import SAMPLES
@@ -168,7 +168,8 @@ async def test_fetching_is_bounded_and_cached() -> None:
 def test_a_chunk_is_cut_before_its_bodies_fill_the_memory() -> None:
     """What one chunk holds of fetched bodies is bounded; a single record always fits."""
     claims = ClaimCheck(None, ClaimLimits(chunk_bytes=3000))
-    kept = replace(REQUEST, body=replace(REQUEST.body, size=2000, sealed=None, claim=object()))
+    claim = Claim("ref", "", "none", b"")
+    kept = replace(REQUEST, body=replace(REQUEST.body, size=2000, sealed=None, claim=claim))
 
     assert claims.fits([envelope(kept)] * 1)
     assert not claims.fits([envelope(kept)] * 2)
