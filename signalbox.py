@@ -7,6 +7,7 @@ import typer
 import infra.local.cli
 import infra.local.commands
 import replay.cli
+import replay.policy_cli
 import streams.claims_cli
 import streams.cli
 import streams.pause_cli
@@ -20,6 +21,7 @@ streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 replay.cli.register(app)
+replay.policy_cli.register(app)
 
 
 def main() -> None:

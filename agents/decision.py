@@ -37,7 +37,7 @@ def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts:
         return _failed(policy, recipe, f"signal_unknown:{unknown.leaf}", used, missing, facts)
     if won is None:
         default = policy.providers.defaults.default_model
-        if default is None:
+        if not default:
             return _failed(policy, recipe, "no_decision", used, missing, facts)
         return _sole(policy, recipe, "default", default, used, missing, facts)
     return _selected(policy, recipe, request_id, won, used, missing, facts)
@@ -68,13 +68,21 @@ def _selected(  # noqa: PLR0913 - the parts of one record
     facts: Facts,
 ) -> DecisionCore:
     rule, verdict = won
-    candidates = policy.candidates(rule)
-    odds = rule.selector.odds(candidates)
-    salt = rule.selector.salt or f"{recipe}/{rule.name}"
+    candidates, selector = policy.candidates(rule), rule.selector
+    if selector is None:
+        code = f"algorithm_unsupported:{rule.algorithm.get('type')}"
+        return _failed(policy, recipe, code, used, missing, facts)
+    if not candidates:
+        return _failed(policy, recipe, "no_candidate", used, missing, facts)
+    odds = selector.odds(candidates)
+    salt = selector.salt or f"{recipe}/{rule.name}"
     draw = unit(salt, request_id, 0, _TAG)
     index = pick(odds.propensities, draw)
     names = tuple(c.model for c in candidates)
     fallbacks = tuple(name for name in dict.fromkeys(names) if name != names[index])
+    plan = policy.plan((names[index], *fallbacks))
+    if not plan or plan[0].model != names[index]:
+        return _failed(policy, recipe, f"model_not_served:{names[index]}", used, missing, facts)
     return DecisionCore(
         policy_hash=policy.hash,
         recipe=recipe,
@@ -86,10 +94,10 @@ def _selected(  # noqa: PLR0913 - the parts of one record
         scores=odds.scores,
         propensities=odds.propensities,
         chosen=names[index],
-        plan=policy.plan((names[index], *fallbacks)),
+        plan=plan,
         signals_used=used,
         signals_missing=missing,
-        selector=str(type(rule.selector).model_fields["type"].default),
+        selector=str(type(selector).model_fields["type"].default),
         salt=salt,
         draw=draw,
         facts=facts,
@@ -112,6 +120,9 @@ def _sole(  # noqa: PLR0913 - the parts of one record
     missing: tuple[str, ...],
     facts: Facts,
 ) -> DecisionCore:
+    plan = policy.plan((model,))
+    if not plan:
+        return _failed(policy, recipe, f"model_not_served:{model}", used, missing, facts)
     return DecisionCore(
         policy_hash=policy.hash,
         recipe=recipe,
@@ -123,7 +134,7 @@ def _sole(  # noqa: PLR0913 - the parts of one record
         scores=(1.0,),
         propensities=(1.0,),
         chosen=model,
-        plan=policy.plan((model,)),
+        plan=plan,
         signals_used=used,
         signals_missing=missing,
         selector="",

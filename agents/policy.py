@@ -10,21 +10,24 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from itertools import islice
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
+from agents.complaints import Complaint
 from agents.errors import ConfigError, PolicyMissing
+from agents.loading import checks
+from agents.model_catalog import Model, Providers
+from agents.parts import Part
 from agents.policy_model import (
     BYPASS,
     Deadlines,
     Decision,
     Entrypoint,
     Global,
-    Model,
-    Part,
-    Providers,
+    ModelRef,
     Recipe,
     Routing,
     errors_of,
@@ -34,6 +37,7 @@ from agents.signals import SignalConfig
 from schemas.decision import PlanStep
 
 _SETTINGS = ("listeners", "evaluation")
+_PROVIDER_KEYS = ("name", "provider", "weight")
 # What the YAML library itself lets escape for scalars such as `2001-99-99` or `!!int ""`.
 _BAD_SCALAR = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
@@ -42,7 +46,7 @@ class Policy(Part):
     """The policy as written, validated; see `Policy.parse` and `Policy.loads`."""
 
     version: str = "v0.3"
-    providers: Providers
+    providers: Providers = Providers()
     routing: Routing = Routing()
     recipes: tuple[Recipe, ...] = ()
     entrypoints: tuple[Entrypoint, ...] = ()
@@ -54,7 +58,7 @@ class Policy(Part):
     def parse(cls, text: str, where: str = "policy") -> Policy:
         """Return the policy in YAML *text*; raises `ConfigError` naming *where* and the path."""
         document = _mapping_in(text, where)
-        return cls._validated({k: v for k, v in document.items() if k not in _SETTINGS}, where)
+        return cls._validated(_respelled({k: v for k, v in document.items() if k not in _SETTINGS}), where)
 
     @classmethod
     def loads(cls, normal_form: str) -> Policy:
@@ -71,40 +75,27 @@ class Policy(Part):
     @classmethod
     def _validated(cls, document: dict[Any, Any], where: str) -> Policy:
         try:
-            return cls.model_validate(_without_settings(document))
+            found = cls.model_validate(_without_settings(document))
+            wrong = list(islice(found.complaints(), 5))
         except ValidationError as error:
             raise ConfigError(f"{where}: " + "; ".join(errors_of(error)[:5])) from None
         except RecursionError:
             raise ConfigError(f"{where}: nested too deeply") from None
+        if wrong:
+            raise ConfigError(f"{where}: " + "; ".join(f"{_path(c.path)}: {c.message}" for c in wrong))
+        return found
 
-    @model_validator(mode="after")
-    def _references_resolve(self) -> Self:
-        if len(self.models) != len(self.providers.models):
-            raise ValueError("providers.models: a model name is declared twice")
-        for place, model in self._references():
-            if model not in self.models:
-                raise ValueError(f"{place} names model {model!r}, which providers.models does not declare")
-        names = [recipe.name for recipe in self.recipes]
-        if len(set(names)) != len(names) or BYPASS in names:
-            raise ValueError(f"recipes: names must differ from each other and from {BYPASS}")
-        for index, entry in enumerate(self.entrypoints):
-            if entry.recipe not in names:
-                raise ValueError(f"entrypoints.{index} names recipe {entry.recipe!r}, which is not declared")
-        return self
-
-    def _references(self) -> Iterator[tuple[str, str]]:
-        """Iterate over every place that names a model."""
-        default = self.providers.defaults.default_model
-        if default is not None:
-            yield "providers.defaults.default_model", default
-        for scope, routing in self._scopes():
-            for decision in routing.decisions:
-                if not decision.modelRefs and default is None:
-                    raise ValueError(
-                        f"{scope} decision {decision.name!r} has no modelRefs, and there is no default model"
-                    )
-                for ref in decision.modelRefs:
-                    yield f"{scope} decision {decision.name!r}", ref.model
+    def complaints(self) -> Iterator[Complaint]:
+        """Iterate over why this policy is refused, in the order in which the original finds it."""
+        known = checks.model_names(self.providers, self.routing.modelCards)
+        for complaint in checks.of_providers(self.providers, known):
+            yield complaint.below("providers")
+        for complaint in checks.of_routing(self.routing, known):
+            yield complaint.below("routing")
+        yield from checks.of_recipes(self.recipes, self.entrypoints)
+        for index, recipe in enumerate(self.recipes):
+            for complaint in checks.of_routing(recipe.routing, known):
+                yield complaint.below("recipes", index, "routing")
 
     def _scopes(self) -> Iterator[tuple[str, Routing]]:
         yield "routing", self.routing
@@ -124,13 +115,22 @@ class Policy(Part):
 
     @cached_property
     def models(self) -> Mapping[str, Model]:
-        """Every model by name."""
-        return {model.name: model for model in self.providers.models}
+        """Every model by name; an adapter is served as its model is, under its own name."""
+        declared = {model.name: model for model in self.providers.models}
+        adapters = {
+            lora.name: declared[card.name].model_copy(
+                update={"name": lora.name, "provider_model_id": lora.name}
+            )
+            for card in self.routing.modelCards
+            if card.name in declared
+            for lora in card.loras
+        }
+        return adapters | declared
 
     @cached_property
     def provider_names(self) -> tuple[str, ...]:
         """Every provider that a model lives at, sorted."""
-        return tuple(sorted({model.provider for model in self.providers.models}))
+        return tuple(sorted({model.provider for model in self.providers.models if model.provider}))
 
     @cached_property
     def roles(self) -> tuple[str, ...]:
@@ -158,23 +158,49 @@ class Policy(Part):
         return {} if routing is None else routing.demanded
 
     def plan(self, names: Sequence[str]) -> tuple[PlanStep, ...]:
-        """Return the steps of a plan over models *names*, in order."""
-        timeout = int(self.deadlines.call_s * 1000)
-        return tuple(
-            PlanStep(self.models[name].provider, name, self.deadlines.attempts, timeout) for name in names
-        )
+        """Return the steps of a plan over models *names*, in order, but those that no provider serves."""
+        timeout, attempts = int(self.deadlines.call_s * 1000), self.deadlines.attempts
+        served = ((name, self.models[name].provider) for name in names if name in self.models)
+        return tuple(PlanStep(provider, name, attempts, timeout) for name, provider in served if provider)
 
     def candidates(self, decision: Decision) -> tuple[Candidate, ...]:
-        """Return the candidates of *decision*, the default model where it lists none."""
+        """Return the candidates of *decision*, the default model (if there is one) where it lists none."""
         if decision.modelRefs:
-            return tuple(Candidate(ref.model, ref.weight) for ref in decision.modelRefs)
-        return (Candidate(str(self.providers.defaults.default_model), 1.0),)
+            return tuple(_candidate(ref) for ref in decision.modelRefs)
+        default = self.providers.defaults.default_model
+        return (Candidate(default, 1.0),) if default else ()
 
     def cost_usd(self, model: str, prompt_tokens: int, completion_tokens: int) -> float:
         """Return the price in USD of a call to *model*."""
         pricing = self.models[model].pricing
         prompt = prompt_tokens * pricing.prompt_per_1m
         return (prompt + completion_tokens * pricing.completion_per_1m) / 1_000_000
+
+
+def _respelled(value: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+    """Return *value* with the keys of classifiers as their fields are named."""
+    if isinstance(value, list):
+        return [_respelled(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    found = {k: _respelled(v) for k, v in value.items()}
+    rules = found.get("classifiers")
+    if isinstance(rules, list):
+        found["classifiers"] = [
+            {("kind" if k == "type" else k): v for k, v in r.items()} if isinstance(r, dict) else r
+            for r in rules
+        ]
+    return found
+
+
+def _path(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))
+
+
+def _candidate(ref: ModelRef) -> Candidate:
+    """Return *ref* as a selector sees it; an adapter goes by its own name, as providers know it."""
+    weight = 1.0 if ref.weight is None else max(ref.weight, 0.0)
+    return Candidate(ref.lora_name or ref.model, weight)
 
 
 def _mapping_in(text: str, where: str) -> dict[Any, Any]:
@@ -203,7 +229,9 @@ def _without_settings(document: dict[Any, Any]) -> dict[Any, Any]:
     for model in models:
         refs = model.get("backend_refs") if isinstance(model, dict) else None
         if isinstance(refs, list):
-            trimmed = [{"name": r["name"]} if isinstance(r, dict) and "name" in r else r for r in refs]
+            trimmed = [
+                {k: r[k] for k in _PROVIDER_KEYS if k in r} if isinstance(r, dict) else r for r in refs
+            ]
             kept.append({**model, "backend_refs": trimmed})
         else:
             kept.append(model)

@@ -1,35 +1,32 @@
-"""What a policy document holds, part by part: models and prices, signals, rules and candidates.
+"""What a policy document holds: signals, projections, decisions and their candidates, recipes.
 
-Every part is frozen and refuses keys that it does not know; what plugins define (a signal, an
-algorithm) is validated by the plugin, and written back with its defaults filled in.
+Every part is frozen; what plugins define (a signal, an algorithm) is validated by the plugin, and
+written back with its defaults filled in. The parts are as lenient as the original, which checks
+little; `agents.loading` says what is refused, at which stage, and what is merely odd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator
 
-from agents.rules import MAX_DEPTH, Node
+from agents.model_catalog import ModelCard, Providers
+from agents.parts import Part
+from agents.projection_model import Projections
+from agents.rules import Node
 from agents.selectors import SelectorConfig, selector
 from agents.signals import SignalConfig, signal
 
+__all__ = ["BYPASS", "Deadlines", "Decision", "Entrypoint", "Global", "ModelRef", "Providers", "Recipe"]
 BYPASS = "(bypass)"
 """The recipe of a request that names a model itself."""
 
-T = TypeVar("T")
 _LONGEST_S = 31 * 86_400.0
+_PER_RULE = frozenset({"conversation", "metadata", "classifier"})
+"""Types of which only the signals that are referred to are computed; of the others, all or none."""
 
 
 def errors_of(error: ValidationError) -> list[str]:
@@ -37,100 +34,65 @@ def errors_of(error: ValidationError) -> list[str]:
     return [f"{'.'.join(str(p) for p in e['loc']) or 'policy'}: {e['msg']}" for e in error.errors()]
 
 
-class Part(BaseModel):
-    """A frozen piece of the document; numbers are finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Pricing(Part):
-    """USD per million tokens."""
-
-    currency: str = "USD"
-    prompt_per_1m: float = Field(default=0.0, ge=0.0)
-    cached_input_per_1m: float | None = Field(default=None, ge=0.0)
-    completion_per_1m: float = Field(default=0.0, ge=0.0)
-
-
-class BackendRef(Part):
-    """Where a model is served: `name` is the provider; endpoints and keys are settings."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-
-
-class Model(Part):
-    """A model that requests can be routed to."""
-
-    name: str
-    provider_model_id: str = ""
-    pricing: Pricing = Pricing()
-    backend_refs: tuple[BackendRef, ...] = Field(min_length=1)
-
-    @property
-    def provider(self) -> str:
-        """Return the provider whose worker calls this model."""
-        return self.backend_refs[0].name
-
-    @property
-    def wire_name(self) -> str:
-        """Return the name that the provider knows this model by."""
-        return self.provider_model_id or self.name
-
-
-class Defaults(Part):
-    """What holds where a decision says nothing."""
-
-    default_model: str | None = None
-
-
-class Providers(Part):
-    """The models and what each costs."""
-
-    defaults: Defaults = Defaults()
-    models: tuple[Model, ...] = Field(min_length=1)
-
-
 class ModelRef(Part):
-    """A candidate of a decision."""
+    """A candidate of a decision; a weight that is not given counts as 1."""
 
-    model: str
-    weight: float = Field(default=1.0, ge=0.0, le=1e9)
+    model: str = ""
+    lora_name: str = ""
+    weight: float | None = None
     use_reasoning: bool = False
+    reasoning_effort: str = ""
+    reasoning_description: str = ""
+    reasoning_mode: str = ""
+
+
+class Plugin(Part):
+    """What happens to a request or an answer once a decision has been taken."""
+
+    type: str = ""
+    configuration: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Decision(Part):
-    """A rule and the candidates that answer when it matches."""
+    """A rule and the candidates that answer when it matches.
 
-    name: str
+    A `tier` of 0 is none. What a stage other than the decision reads is kept as it is written.
+    """
+
+    name: str = ""
     description: str = ""
     priority: int = 0
-    rules: Node | None = None
+    tier: int = 0
+    rules: Node = Node()
     modelRefs: tuple[ModelRef, ...] = ()  # noqa: N815 - the format's own spelling
     algorithm: Mapping[str, Any] = Field(default_factory=lambda: {"type": "static"}, validate_default=True)
+    plugins: tuple[Plugin, ...] = ()
+    action: Mapping[str, Any] = Field(default_factory=dict)
+    adaptations: Mapping[str, Any] = Field(default_factory=dict)
+    candidateIterations: tuple[Mapping[str, Any], ...] = ()  # noqa: N815 - the format's own spelling
+    emits: tuple[Mapping[str, Any], ...] = ()
+    output_contract: str = ""
+    output_contract_spec: Mapping[str, Any] = Field(default_factory=dict)
+    annotations: Mapping[str, Any] = Field(default_factory=dict)
 
     @field_validator("algorithm")
     @classmethod
-    def _algorithm_is_known(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        chosen = _selector_of(value)
-        kind = str(value["type"])
+    def _algorithm_has_its_defaults(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Fill in the defaults of an algorithm that is here; one that is not is kept as written."""
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind not in selector:
+            return value
+        chosen = _selector_of(kind, value)
         return {"type": kind, kind: chosen.model_dump(mode="json", by_alias=True, exclude={"type"})}
 
     @cached_property
-    def selector(self) -> SelectorConfig:
-        """The way to choose among the candidates."""
-        return _selector_of(self.algorithm)
+    def selector(self) -> SelectorConfig | None:
+        """The way to choose among the candidates, None for an algorithm that is not here yet."""
+        kind = self.algorithm.get("type")
+        return _selector_of(kind, self.algorithm) if isinstance(kind, str) and kind in selector else None
 
 
-def _selector_of(algorithm: Mapping[str, Any]) -> SelectorConfig:
-    kind = algorithm.get("type")
-    if not isinstance(kind, str) or kind not in selector:
-        known = ", ".join(name for name, _ in selector)
-        message = f"algorithm type {kind!r} is not one of: {known}"
-        raise ValueError(message)
-    unknown = set(algorithm) - {"type", kind}
-    if unknown:
-        message = f"algorithm has unknown keys {sorted(map(str, unknown))}; its settings go under {kind!r}"
-        raise ValueError(message)
+def _selector_of(kind: str, algorithm: Mapping[str, Any]) -> SelectorConfig:
     try:
         return selector[kind].model_validate(algorithm.get(kind) or {})
     except ValidationError as error:
@@ -168,40 +130,75 @@ Signals = Annotated[Mapping[str, tuple[SerializeAsAny[SignalConfig], ...]], Befo
 
 
 class Routing(Part):
-    """Signals and the decisions over them."""
+    """Signals, what is derived from them, and the decisions over both.
 
-    strategy: str = Field(default="priority", pattern="^priority$")
+    `untiered` is ours: where any matched decision has a tier, one without comes ``first`` in the
+    original (the default); ``last`` lets tier 1 win.
+    """
+
+    strategy: str = ""
+    untiered: Literal["first", "last"] = "first"
+    modelCards: tuple[ModelCard, ...] = ()  # noqa: N815 - the format's own spelling
     signals: Signals = Field(default_factory=dict)
+    projections: Projections = Projections()
     decisions: tuple[Decision, ...] = ()
+    candidate_requirements: Mapping[str, Any] = Field(default_factory=dict)
+    model_bindings: Mapping[str, Any] = Field(default_factory=dict)
+    data_policy: Mapping[str, Any] = Field(default_factory=dict)
+    fallback: Mapping[str, Any] = Field(default_factory=dict)
 
     @cached_property
     def declared(self) -> tuple[SignalConfig, ...]:
         """Every declared signal: collections by name, then as declared."""
         return tuple(config for configs in self.signals.values() for config in configs)
 
-    @model_validator(mode="after")
-    def _leaves_resolve(self) -> Self:
-        declared = [leaf_key(config) for config in self.declared]
-        twice = _repeated(declared)
-        if twice is not None:
-            raise ValueError(f"signal {twice[0]}:{twice[1]} is declared twice")
-        named = _repeated(decision.name for decision in self.decisions)
-        if named is not None:
-            raise ValueError(f"decision {named!r} is declared twice")
-        known = set(declared)
-        for decision in self.decisions:
-            _check_rules(decision, known)
-        return self
+    @cached_property
+    def referenced(self) -> frozenset[tuple[str, str]]:
+        """Type and name of every signal that a decision refers to, directly or by way of another."""
+        found: set[tuple[str, str]] = set()
+        open_ = [(leaf.kind, leaf.name) for d in self.decisions for leaf in d.rules.leaves()]
+        while open_:
+            key = open_.pop()
+            if key not in found:
+                found.add(key)
+                open_.extend(self._needed_by(key))
+        return frozenset(found)
+
+    def _needed_by(self, key: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        """Iterate over what the signal or projection *key* is derived from."""
+        kind, name = key
+        if kind == "projection":
+            for mapping in self.projections.mappings:
+                if any(output.name == name for output in mapping.outputs):
+                    yield "projection_source", mapping.source
+        elif kind == "projection_source":
+            yield from self._read_by(name)
+        for config in self.declared:
+            if kind_of(config) == kind:
+                yield from ((leaf.kind, leaf.name) for leaf in config.conditions())
+
+    def _read_by(self, score: str) -> Iterator[tuple[str, str]]:
+        for candidate in self.projections.scores:
+            for term in candidate.inputs if candidate.name == score else ():
+                if term.type == "projection":
+                    yield "projection_source", term.name
+                    yield "projection", term.name
+                else:
+                    yield ("kb", "") if term.type == "kb_metric" else (term.type, term.name)
 
     @cached_property
     def demanded(self) -> Mapping[str, tuple[SignalConfig, ...]]:
-        """Role -> the signals of it that some decision refers to, in declaration order."""
-        wanted = {
-            (leaf.type, leaf.name) for d in self.decisions for leaf in (d.rules.leaves() if d.rules else ())
-        }
+        """Role -> the signals of it that some decision needs, in declaration order.
+
+        As in the original all signals of a type are observed if one of them is needed, since the best
+        of a type is chosen among all; of conversation, metadata and classifier only those referred to.
+        """
+        kinds = {kind for kind, _ in self.referenced}
         roles: dict[str, list[SignalConfig]] = {}
         for config in self.declared:
-            if leaf_key(config) in wanted:
+            kind = kind_of(config)
+            wanted = (kind, config.name) in self.referenced if kind in _PER_RULE else kind in kinds
+            if wanted:
                 roles.setdefault(config.role, []).append(config)
         return {role: tuple(configs) for role, configs in roles.items()}
 
@@ -212,56 +209,68 @@ class Routing(Part):
         return {key: f"{key[0]}:{key[1]}" for key in keys}
 
 
-def _repeated(names: Iterable[T]) -> T | None:
-    """Return the first of *names* that was there before, or None."""
-    seen: set[T] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
-
-
-def _check_rules(decision: Decision, known: set[tuple[str, str]]) -> None:
-    if decision.rules is None:
-        return
-    if decision.rules.depth > MAX_DEPTH:
-        raise ValueError(f"decision {decision.name!r}: rules are nested deeper than {MAX_DEPTH}")
-    for leaf in decision.rules.leaves():
-        if (leaf.type, leaf.name) not in known:
-            raise ValueError(f"decision {decision.name!r} refers to {leaf.leaf}, which is not declared")
+def kind_of(config: SignalConfig) -> str:
+    """Return the type by which rules refer to *config*."""
+    return str(type(config).model_fields["type"].default)
 
 
 def leaf_key(config: SignalConfig) -> tuple[str, str]:
-    """Return the type and name by which rules refer to *config*."""
-    return str(type(config).model_fields["type"].default), config.name
+    """Return the type and name under which *config* is observed."""
+    return kind_of(config), config.name
 
 
 class Recipe(Part):
     """An isolated routing scope."""
 
-    name: str = Field(min_length=1)
+    name: str = ""
     description: str = ""
-    routing: Routing
+    routing: Routing = Routing()
 
 
 class Entrypoint(Part):
     """Which requested model names run which recipe."""
 
-    model_names: tuple[str, ...]
-    recipe: str
+    model_names: tuple[str, ...] = ()
+    recipe: str = ""
 
 
 class Router(Part):
     """Names of a requested model that mean: route it."""
 
     auto_model_names: tuple[str, ...] = ("auto",)
+    model_selection: Mapping[str, Any] = Field(default_factory=dict)
+    learning: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Identity(Part):
+    """The headers that say who asks."""
+
+    user_id_header: str = "x-authz-user-id"
+    user_groups_header: str = "x-authz-user-groups"
+
+
+class Authz(Part):
+    """How roles are bound; unless `fail_open`, a request without a user is refused where authz is used."""
+
+    fail_open: bool = False
+    identity: Identity = Identity()
+
+
+class Services(Part):
+    """The services that can change a signal."""
+
+    authz: Authz = Authz()
 
 
 class Global(Part):
-    """What holds for every recipe."""
+    """What holds for every recipe.
+
+    `model_catalog` is kept as it is written: classifiers, knowledge bases, prototype banks.
+    """
 
     router: Router = Router()
+    services: Services = Services()
+    model_catalog: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Deadlines(Part):

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-
+from agents.parts import Part
 from schemas.decision import MATCH, NO_MATCH, UNKNOWN, Trace
 from schemas.signal import Observation
 
@@ -30,22 +29,13 @@ class SignalUnknown(Exception):
         self.leaf = leaf
 
 
-class Predicate(BaseModel):
+class Predicate(Part):
     """Bounds on a signal's number: its value, else its confidence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     gt: float | None = None
     gte: float | None = None
     lt: float | None = None
     lte: float | None = None
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if all(b is None for b in (self.gt, self.gte, self.lt, self.lte)):
-            message = "a predicate needs at least one of gt, gte, lt, lte"
-            raise ValueError(message)
-        return self
 
     def holds(self, number: float) -> bool:
         """Tell whether *number* satisfies every bound; NaN satisfies none."""
@@ -58,46 +48,43 @@ class Predicate(BaseModel):
         )
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
+class Node(Part):
+    """A leaf (it has a type) or an operator over conditions, as written.
 
+    As lenient as the original, which checks little at load: a node with a type is a leaf whatever else
+    it has; an operator is compared in upper case and not trimmed; no or an unknown operator is OR. The
+    loader's checks and findings tell what cannot be meant.
+    """
 
-Operator = Annotated[Literal["AND", "OR", "NOT"], BeforeValidator(_upper)]
-
-
-class Node(BaseModel):
-    """A leaf (type and name) or an operator over conditions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    type: str | None = None
-    name: str | None = None
+    type: str = ""
+    name: str = ""
+    label: str = ""
     predicate: Predicate | None = None
+    on_error: str = ""
     on_unknown: OnUnknown = "no_match"
-    operator: Operator | None = None
+    operator: str = ""
     conditions: tuple[Node, ...] = ()
 
-    @model_validator(mode="after")
-    def _leaf_or_operator(self) -> Self:
-        if self.type is not None:
-            if self.name is None or self.operator is not None or self.conditions:
-                message = "a leaf has a type and a name, and neither operator nor conditions"
-                raise ValueError(message)
-        elif self.operator is None:
-            message = "a rule is a leaf {type, name} or {operator: AND|OR|NOT, conditions: [...]}"
-            raise ValueError(message)
-        elif self.name is not None or self.predicate is not None:
-            message = "an operator has conditions, and neither name nor predicate"
-            raise ValueError(message)
-        elif self.operator == "NOT" and len(self.conditions) != 1:
-            message = f"NOT takes exactly one condition, not {len(self.conditions)}"
-            raise ValueError(message)
-        return self
+    @property
+    def kind(self) -> str:
+        """Return the signal type that a leaf refers to, as it is looked up at run time."""
+        return self.type.strip().lower()
+
+    @property
+    def operation(self) -> str:
+        """Return AND or NOT, and OR for everything else."""
+        upper = self.operator.upper()
+        return upper if upper in {"AND", "NOT"} else "OR"
+
+    @property
+    def is_fallback(self) -> bool:
+        """Tell whether this, as the root of a decision's rules, matches always."""
+        return not (self.type or self.name or self.operator or self.conditions)
 
     @property
     def leaf(self) -> str:
-        """Return ``type:name``."""
-        return f"{self.type}:{self.name}"
+        """Return ``type:name``, or ``type:name:label``, as written."""
+        return f"{self.type}:{self.name}:{self.label}" if self.label else f"{self.type}:{self.name}"
 
     @property
     def depth(self) -> int:
@@ -106,8 +93,9 @@ class Node(BaseModel):
 
     def leaves(self) -> Iterator[Node]:
         """Iterate over the leaves below, in order."""
-        if self.type is not None:
+        if self.type:
             yield self
+            return
         for child in self.conditions:
             yield from child.leaves()
 
@@ -121,9 +109,9 @@ class Verdict:
     rows: tuple[tuple[str, str, int, float, int], ...]
 
 
-def evaluate(node: Node | None, signals: Signals) -> Verdict:
-    """Return what *node* comes to; None is the fallback. Raises `SignalUnknown`."""
-    if node is None:
+def evaluate(node: Node, signals: Signals) -> Verdict:
+    """Return what *node*, the root of a decision's rules, comes to. Raises `SignalUnknown`."""
+    if node.is_fallback:
         return Verdict(matched=True, confidence=0.0, rows=(("fallback", "", MATCH, 0.0, 0),))
     return _evaluate(node, signals, 0)
 
@@ -134,19 +122,21 @@ def trace_of(verdict: Verdict) -> Trace:
 
 
 def _evaluate(node: Node, signals: Signals, depth: int) -> Verdict:
-    if node.type is not None:
+    if node.type:
         return _leaf(node, signals, depth)
-    if node.operator == "AND":
+    if node.operation == "AND":
         return _and(node, signals, depth)
-    if node.operator == "OR":
+    if node.operation == "OR":
         return _or(node, signals, depth)
+    if len(node.conditions) != 1:
+        return _combined("NOT", (), depth, matched=False, confidence=0.0)
     child = _evaluate(node.conditions[0], signals, depth + 1)
     confidence = 0.0 if child.matched else 1.0
     return _combined("NOT", (child,), depth, matched=not child.matched, confidence=confidence)
 
 
 def _leaf(node: Node, signals: Signals, depth: int) -> Verdict:
-    seen = signals.get((node.type or "", node.name or ""))
+    seen = signals.get((node.kind, node.name))
     if seen is None or seen.status != "ok":
         if node.on_unknown == "fail_request":
             raise SignalUnknown(node.leaf)

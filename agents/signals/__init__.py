@@ -7,25 +7,49 @@ reads the vectors that come back. Which role computes it is an attribute of its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.complaints import Complaint, Oddity
 from agents.content import Content
 from agents.registry import PluginConfig, Registry
+from agents.rules import Node
 from schemas.signal import Observation
 
 NAN = float("nan")
 
 
 class SignalConfig(PluginConfig):
-    """Configuration of a signal; `collection` is its key under ``routing.signals``."""
+    """Configuration of a signal; `collection` is its key under ``routing.signals``.
+
+    Fields are as lenient as the original: a value is refused by `complaints` alone, which say at which
+    stage; what is accepted but hardly meant is one of the `oddities`.
+    """
 
     collection: ClassVar[str]
     role: ClassVar[str]
-    name: str
+    written_as: ClassVar[Mapping[str, str]] = {}
+    """Field -> the key that files have for it, where the field cannot have that name."""
+    name: str = ""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names by which a leaf may refer to this signal and match."""
+        return (self.name,)
+
+    def conditions(self) -> Iterator[Node]:
+        """Iterate over the leaves that this signal is gated by."""
+        return iter(())
+
+    def complaints(self) -> Iterator[Complaint]:
+        """Iterate over why this signal is refused, looked at alone."""
+        return iter(())
+
+    def oddities(self) -> Iterator[Oddity]:
+        """Iterate over what this signal does that can hardly be meant."""
+        return iter(())
 
     def observed(
         self, *, matched: bool, label: str = "", confidence: float = NAN, value: float = NAN
@@ -50,6 +74,21 @@ class Heuristic(SignalConfig):
     def evaluate(self, content: Content) -> Observation:
         """Return what this signal observes about *content*."""
         raise NotImplementedError
+
+
+class Unhosted(Heuristic):
+    """A signal whose classifier is not hosted yet: observed as failed, never as not matching."""
+
+    def evaluate(self, content: Content) -> Observation:
+        """Return that nothing could be observed, and why."""
+        del content
+        return self.unobserved("failed", self.why)
+
+    @property
+    def why(self) -> str:
+        """Return why nothing can be observed."""
+        kind = type(self).model_fields["type"].default
+        return f"no classifier for {kind} signals is hosted"
 
 
 class Classified(SignalConfig):

@@ -6,8 +6,8 @@ The score is w * best + (1 - w) * mean of the top two cosines, w = 0.75; with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,14 @@ class Embedding(Classified):
     role: ClassVar[str] = "embedding"
     classifier: ClassVar[str] = "encoder"
     type: Literal["embedding"] = "embedding"
-    threshold: float = Field(ge=-1.0, le=1.0)
-    candidates: tuple[str, ...] = Field(min_length=1)
-    aggregation_method: Literal["max", "mean", "any"] = "max"
+    threshold: float = 0.0
+    candidates: tuple[str, ...] = ()
+    image_candidates: tuple[str, ...] = ()
+    negative_candidates: tuple[str, ...] = ()
+    negative_image_candidates: tuple[str, ...] = ()
+    aggregation_method: str = ""
+    query_modality: str = ""
+    prototype_scoring: Mapping[str, Any] = Field(default_factory=dict)
 
     def encode(self, content: Content) -> str:
         """Return the last user turn."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import re2
-from pydantic import Field, model_validator
 
+from agents.complaints import Complaint
 from agents.content import Content
 from agents.signals import Heuristic, signal
 from schemas.signal import Observation
@@ -31,23 +32,40 @@ class Keyword(Heuristic):
 
     collection: ClassVar[str] = "keywords"
     type: Literal["keyword"] = "keyword"
-    operator: Literal["AND", "OR", "NOR"]
-    keywords: tuple[str, ...] = Field(min_length=1)
+    operator: str = ""
+    keywords: tuple[str, ...] = ()
     case_sensitive: bool = False
-    method: Literal["literal", "regex"] = "literal"
+    method: str = ""
+    bm25_threshold: float = 0.0
+    ngram_threshold: float = 0.0
+    ngram_arity: int = 0
+    fuzzy_match: bool = False
+    fuzzy_threshold: int = 0
+    # Ours: where a word ends (ascii is the original's rule), whether "" is a keyword that is in every
+    # text, whether stop words count under bm25, and how many hits an n-gram search keeps.
+    word_boundary: Literal["ascii", "unicode"] = "ascii"
+    empty_keywords: Literal["match", "ignore"] = "match"
+    stop_words: Literal["drop", "keep"] = "drop"
+    ngram_hits: Literal["ten", "all"] = "ten"
 
-    @model_validator(mode="after")
-    def _patterns_compile(self) -> Self:
-        for keyword in self.keywords:
+    def complaints(self) -> Iterator[Complaint]:
+        """Iterate over an operator, a method or patterns that the original cannot start with."""
+        if self.operator not in {"AND", "OR", "NOR"}:
+            yield Complaint(("operator",), "operator is AND, OR or NOR, in capitals", "start")
+        if self.method.lower() not in {"", "regex", "bm25", "ngram"}:
+            yield Complaint(
+                ("method",), "method is regex, bm25, ngram, or left out for literal words", "start"
+            )
+        if self.method.lower() in {"bm25", "ngram"} and not self.keywords:
+            yield Complaint(("keywords",), f"{self.method.lower()} needs keywords", "start")
+        for index, keyword in enumerate(self.keywords if self.method.lower() in {"", "regex"} else ()):
             try:
                 self._compile(self._pattern(keyword))
             except re2.error as error:
-                message = f"keyword {keyword!r} of {self.name!r} is not a valid RE2 pattern: {error}"
-                raise ValueError(message) from None
-        return self
+                yield Complaint(("keywords", index), f"not a valid RE2 pattern: {error}", "start")
 
     def _pattern(self, keyword: str) -> str:
-        if self.method == "regex":
+        if self.method.lower() == "regex":
             return keyword
         quoted = str(re2.escape(keyword))
         bounded = _WORD.search(keyword) and not _HAN.search(keyword)

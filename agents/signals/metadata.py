@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from agents.complaints import Complaint
 from agents.content import Content
+from agents.parts import Part
 from agents.signals import Heuristic, signal
 from schemas.signal import Observation
 
+_CONDITIONS = ("equals", "in", "exists")
 
-@signal
-class Metadata(Heuristic):
-    """Match when entry *key* equals a value, is one of several, or exists (or does not)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+class MetadataPredicate(Part):
+    """What an entry must be: equal to a value, one of several, or there (or not)."""
 
-    collection: ClassVar[str] = "metadata"
-    type: Literal["metadata"] = "metadata"
-    key: str
     equals: str | None = None
     one_of: tuple[str, ...] | None = Field(default=None, alias="in")
     exists: bool | None = None
 
-    @model_validator(mode="after")
-    def _one_condition(self) -> Self:
-        if sum(c is not None for c in (self.equals, self.one_of, self.exists)) != 1:
-            message = f"metadata {self.name!r} needs exactly one of equals, in, exists"
-            raise ValueError(message)
-        return self
+
+@signal
+class Metadata(Heuristic):
+    """Match when entry *key* is as the *predicate* asks.
+
+    Its three conditions may also be written without `predicate`, which is ours.
+    """
+
+    collection: ClassVar[str] = "metadata"
+    shorthand: ClassVar[tuple[str, ...]] = _CONDITIONS
+    """Keys that are understood besides the fields."""
+    type: Literal["metadata"] = "metadata"
+    description: str = ""
+    key: str = ""
+    predicate: MetadataPredicate = MetadataPredicate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+        if not isinstance(value, dict) or "predicate" in value or not set(_CONDITIONS) & set(value):
+            return value
+        rest = {k: v for k, v in value.items() if k not in _CONDITIONS}
+        return {**rest, "predicate": {k: v for k, v in value.items() if k in _CONDITIONS}}
+
+    def complaints(self) -> Iterator[Complaint]:
+        """Iterate over why the entry cannot be compared."""
+        asked = self.predicate
+        if not self.key.strip():
+            yield Complaint(("key",), "the key of the entry is missing")
+        if sum(c is not None for c in (asked.equals, asked.one_of, asked.exists)) != 1 or asked.one_of == ():
+            yield Complaint(
+                ("predicate",), "exactly one of equals, in, exists is needed, and in needs values"
+            )
 
     def evaluate(self, content: Content) -> Observation:
         """Return whether the entry is as asked."""
-        found = content.metadata.get(self.key)
-        if self.exists is not None:
-            return self.observed(matched=(found is not None) == self.exists)
-        wanted = (self.equals,) if self.one_of is None else self.one_of
+        found, asked = content.metadata.get(self.key), self.predicate
+        if asked.exists is not None:
+            return self.observed(matched=(found is not None) == asked.exists)
+        wanted = (asked.equals,) if asked.one_of is None else asked.one_of
         return self.observed(matched=found is not None and found in wanted)

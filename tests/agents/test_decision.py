@@ -19,7 +19,7 @@ ID = bytes(16)
 PROVIDERS = {"models": [{"name": n, "backend_refs": [{"name": "p"}]} for n in ("x", "y", "z")]}
 
 
-def ruled(*decisions: dict[str, Any], default: str | None = None) -> Policy:
+def ruled(*decisions: dict[str, Any], default: str = "") -> Policy:
     """Return a policy of *decisions* over the keyword signals a, b and c and the models x, y and z."""
     signals = {"keywords": [{"name": n, "operator": "OR", "keywords": [n]} for n in "abc"]}
     providers = {**PROVIDERS, "defaults": {"default_model": default}}
@@ -85,7 +85,7 @@ def test_an_unknown_signal_may_fail_the_request() -> None:
     core = decided(ruled(rule("one", "a", "x", on_unknown="fail_request"), default="z"))
 
     assert (core.outcome, core.failure) == ("failed", "signal_unknown:keyword:a")
-    assert core.signals_missing == ("keyword:a",)
+    assert core.signals_missing == ("keyword:a", "keyword:b", "keyword:c")
 
 
 def test_signals_used_and_missing_are_listed() -> None:

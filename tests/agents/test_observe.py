@@ -113,7 +113,7 @@ async def test_heuristics_look_in_declaration_order_without_a_classifier() -> No
     """The heuristics role observes its demanded signals and names no classifier."""
     [seen] = await observer("heuristics", Encoder()).observe(asked("urgent"))
 
-    assert matched(seen) == {"urgent": (True, "ok"), "paying": (False, "ok")}
+    assert matched(seen) == {"urgent": (True, "ok"), "unused": (False, "ok"), "paying": (False, "ok")}
     assert seen is not None
     assert seen.classifiers == ()
 
@@ -221,7 +221,7 @@ async def test_a_dead_letter_fails_what_was_demanded() -> None:
     seen = observer("heuristics", Encoder()).failed(found, origin, "dead_lettered")
 
     assert seen is not None
-    assert seen.observations.status == ("failed", "failed")
-    assert seen.observations.reason == ("dead_lettered", "dead_lettered")
+    assert seen.observations.status == ("failed", "failed", "failed")
+    assert set(seen.observations.reason) == {"dead_lettered"}
     lab = request("hi", under=UNDER, model="lab-model")
     assert observer("heuristics", Encoder()).failed(lab, origin, "dead_lettered") is None
