@@ -15,13 +15,18 @@ from typing import Any, cast
 from replay.trail import Found, Trail
 from schemas.completion import Completion, Result
 from schemas.dead_letter import DeadLetter
-from schemas.decision import MATCH, NO_MATCH, UNKNOWN, Facts, Trace
+from schemas.decision import MATCH, NO_MATCH, UNKNOWN, UNKNOWN_MATCH, Facts, Trace
 from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.sealed import Body, Claim, Sealed
 from schemas.signal import Observations
 
-STATES = {NO_MATCH: "no_match", MATCH: "match", UNKNOWN: "unknown"}
+STATES = {
+    NO_MATCH: "no_match",
+    MATCH: "match",
+    UNKNOWN: "unknown",
+    UNKNOWN_MATCH: "unknown, counted as a match",
+}
 _ID_BYTES = 16
 # Text that people or providers wrote, and copies of other records' bytes.
 _WITHHELD: dict[type, frozenset[str]] = {

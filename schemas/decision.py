@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from schemas.identity import Origin
 from schemas.shape import Id16
 
-NO_MATCH, MATCH, UNKNOWN = 0, 1, 2
+NO_MATCH, MATCH, UNKNOWN, UNKNOWN_MATCH = 0, 1, 2, 3
+"""How a condition came out; UNKNOWN_MATCH is an unknown signal that the rule lets count as a match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The winner's rule tree in preorder, as parallel arrays; state is 0 no, 1 match, 2 unknown."""
+    """The winner's rule tree in preorder, as parallel arrays; states are those above."""
 
     kind: tuple[str, ...] = ()
     leaf: tuple[str, ...] = ()
