@@ -155,6 +155,11 @@ class Gather:
             self._order.popleft()
         self._drain()
 
+    def waits_until(self) -> int:
+        """Return until when (ms) the oldest origin may rightly wait for an input; 0 if it waits for none."""
+        pending = self._pending.get(self.low)
+        return pending.decide_by + GRACE_MS if pending is not None and pending.missing() else 0
+
     def paused(self) -> frozenset[str]:
         """Return the inputs that run ahead and must not be read now; re-apply after a rebalance."""
         return frozenset(s for s, box in self._inputs.items() if box.held)

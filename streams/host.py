@@ -20,14 +20,17 @@ from schemas.codec import Codec
 from schemas.envelope import Envelope
 from streams.commits import Commits
 from streams.log import TP, Consumer, Log
+from streams.observed import ObservedConsumer
 from streams.pauses import Pauses
 from streams.runners import Runner
 from streams.telemetry import Telemetry
+from streams.vitals import Vitals
 
 _POLL_S = 0.2
 _COMMIT_S = 0.5
 _TICK_S = 0.1
 _CHANNEL = 64
+_LAST_COMMIT_S = 5.0
 _FULL = 8
 """So many batches in the channel, and nothing more is read until the agent has caught up."""
 
@@ -73,7 +76,11 @@ class Host:
         self.runner = runner
         self._pauses = pauses or Pauses(Codec())
         self._telemetry = telemetry
-        self._consumer: Consumer = log.consumer(f"{log.prefix}.{runner.group}", runner.topics, instance)
+        group = f"{log.prefix}.{runner.group}"
+        self.consumer = ObservedConsumer(log.consumer(group, runner.topics, instance))
+        self._consumer: Consumer = self.consumer
+        self._taken = 0
+        self._busy = False
         self._commits = Commits(self._consumer, log, instance, runner.commits)
         if hasattr(runner, "bind"):
             runner.bind(self._commits)
@@ -94,12 +101,15 @@ class Host:
 
     async def _agent(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in stream:
+            self._busy = True
             await self._pauses.running(self.runner.group)
             if batch.generation == self._generation and not self._failed:
                 try:
                     await self._take(batch)
                 except Exception as error:  # noqa: BLE001 - Faust would drop the batch and go on
                     self._fail(error)
+            self._busy = False
+            self._taken += 1
 
     async def _take(self, batch: Batch) -> None:
         if batch.records:
@@ -154,6 +164,27 @@ class Host:
     def _held(self) -> bool:
         """Whether an operator paused this stage: it reads nothing and no deadline of it fires."""
         return self._pauses.stage(self.runner.group) is not None
+
+    def vitals(self, ends: Mapping[TP, int] | None) -> Vitals:
+        """Return what a watchdog must see, given the *ends* of the partitions; None without a broker."""
+        progress, seen, held = self.runner.progress(), self.consumer, self._pauses.stage(self.runner.group)
+        unread = None if ends is None else seen.unread(ends)
+        closed = self.runner.paused()
+        return Vitals(
+            joined=seen.joined,
+            read=seen.read,
+            taken=self._taken,
+            done=progress.done,
+            commits=seen.commits,
+            committing=seen.committing,
+            queued=self._channel.queue.qsize() + self._busy,
+            in_flight=progress.in_flight,
+            unread=None if unread is None else sum(unread.values()),
+            readable=sum(n for tp, n in (unread or {}).items() if tp not in closed),
+            heads=progress.heads,
+            paused_by="" if held is None else f"paused by {held.actor}",
+            waits_for=self._telemetry.waits_for,
+        )
 
     async def _pump(self) -> None:
         while not self._stopping.is_set():
@@ -218,18 +249,25 @@ class Host:
             await asyncio.sleep(0.01)
 
     async def stop(self, drain_s: float) -> None:
-        """Read no more, wait for what is in flight, commit, leave."""
+        """Read no more, wait at most *drain_s* seconds for what is in flight, commit, leave.
+
+        What is not finished by then is not committed, and comes again.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + drain_s
         self._stopping.set()
         await asyncio.gather(*self._tasks[:1], return_exceptions=True)
         if not self._held:
-            with suppress(TimeoutError):  # what was not taken is not committed, and comes again
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied(), drain_s)
-        await self.runner.drain(drain_s)
+        await self.runner.drain(max(until - loop.time(), 0.0))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._commit(last=True)
-        await self._consumer.stop()
+        with suppress(TimeoutError):  # a broker that is away must not keep a process from ending
+            await asyncio.wait_for(self._commit(last=True), _LAST_COMMIT_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._consumer.stop(), _LAST_COMMIT_S)
 
     async def abandon(self) -> None:
         """Crash, for tests: stop at once, commit nothing."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Mapping
 
 from agents.errors import ConfigError
@@ -17,6 +19,8 @@ from streams.log import Log, Placed
 from streams.outbox import Outbox
 
 _RETRY_S = 0.1
+SAY_AGAIN_S = 2.0
+"""So often a stage says that it waits for a policy, or a watchdog would take it for stuck."""
 
 
 class Policies:
@@ -39,9 +43,13 @@ class Policies:
         """Stop following."""
         await self._follower.stop()
 
-    async def has(self, policy_hash: str) -> None:
-        """Wait until the policy has been read; a worker never decides by another one instead."""
-        while policy_hash not in self.book:  # noqa: ASYNC110 - rare, and read by a task of its own
+    async def has(self, policy_hash: str, within_s: float = math.inf) -> None:
+        """Wait until the policy has been read, or *within_s* seconds.
+
+        A worker never decides by another one instead; it says once in a while that it waits.
+        """
+        until = time.monotonic() + within_s
+        while policy_hash not in self.book and time.monotonic() < until:  # noqa: ASYNC110 - rare
             await asyncio.sleep(_RETRY_S)
 
     def _take(self, envelope: Envelope) -> None:

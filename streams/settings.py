@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=64, ge=1)
     jobs: int = Field(default=512, ge=1)
     drain_s: float = Field(default=10.0, ge=0)
+    stuck_s: float = Field(default=120.0, gt=0)
+    outage_s: float = Field(default=300.0, gt=0)
     log_level: str = "info"
     claims: str = ""
     inline_bytes: int = Field(default=INLINE_BYTES, ge=1, le=_MOST_INLINE)

@@ -5,7 +5,9 @@ The only module that names log events and metrics. Times come from the clock giv
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +19,14 @@ from schemas.completion import Completion, Result
 from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.job import Job
+from streams.vitals import BROKER, Finding
 
 EVENTS = frozenset(
     {
         "WorkerStarted",
         "WorkerStopped",
         "WorkerFailed",
+        "WorkerStuck",
         "PartitionsAssigned",
         "PartitionsRevoked",
         "DecisionMade",
@@ -37,6 +41,9 @@ EVENTS = frozenset(
     }
 )
 """Every event that may be logged."""
+
+
+_WAIT_TOLD_S = 5.0
 
 
 class _StandardError:
@@ -76,6 +83,7 @@ class Telemetry:
         self._quiet = quiet
         self._log = structlog.get_logger().bind(role=role)
         self._waiting: set[tuple[str, str]] = set()
+        self._told_to_wait: tuple[str, float] = ("", -math.inf)
         r = self.registry
         self.records = Counter(
             "signalbox_records_done_total", "Records a stage finished.", ["stage"], registry=r
@@ -112,6 +120,19 @@ class Telemetry:
             ["stage"],
             registry=r,
         )
+        self.unread = Gauge(
+            "signalbox_unread_records", "Records of its partitions that a stage has not read.", ["stage"],
+            registry=r,
+        )  # fmt: skip
+        self.stalled = Gauge(
+            "signalbox_stalled_seconds", "How long something has not moved without a known wait.", ["stage"],
+            registry=r,
+        )  # fmt: skip
+        self.outage = Gauge(
+            "signalbox_broker_unreachable_seconds", "How long the broker has not answered.", ["stage"],
+            registry=r,
+        )  # fmt: skip
+        self.held = Gauge("signalbox_operator_pauses", "Pauses by operators.", ["scope"], registry=r)
         self.paused = Gauge("signalbox_paused_partitions", "Partitions not read now.", ["stage"], registry=r)
 
     def event(self, name: str, /, level: str = "info", **fields: Any) -> None:
@@ -183,9 +204,24 @@ class Telemetry:
 
     def waiting(self, stage: str, what: str) -> None:
         """Log, once until something moves, that *stage* waits for *what*."""
+        self._told_to_wait = (what, time.monotonic())
         if (stage, what) not in self._waiting:
             self._waiting.add((stage, what))
             self.event("StageWaiting", "warning", stage=stage, waiting_for=what)
+
+    @property
+    def waits_for(self) -> str:
+        """Return what a stage said, within the last seconds, that it waits for; empty if nothing."""
+        what, at = self._told_to_wait
+        return what if time.monotonic() - at < _WAIT_TOLD_S else ""
+
+    def watched(self, stage: str, unread: int | None, findings: Sequence[Finding]) -> None:
+        """Measure what a watchdog saw of *stage*; an *unread* of None is a broker that does not answer."""
+        stalled = {finding.name: finding.since_s for finding in findings}
+        self.outage.labels(stage).set(stalled.pop(BROKER, 0))
+        self.stalled.labels(stage).set(max(stalled.values(), default=0))
+        if unread is not None:
+            self.unread.labels(stage).set(unread)
 
     def fatal(self, stage: str, error: BaseException | None) -> None:
         """Log a failure that the process must not survive, and tell whoever runs it."""

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-
-from aiohttp import web
-from prometheus_client import generate_latest
 
 from agents.errors import ConfigError, Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
 from streams.clients.retrying import RetryingInfer
+from streams.health import Health
 from streams.host import Fleet, Host
 from streams.kafka import KafkaLog
 from streams.log import Log
 from streams.runners import Runner
 from streams.settings import Settings, wall_clock
 from streams.telemetry import Telemetry
+from streams.watchdog import STUCK_EXIT, LoopMonitor, Stuck, Watchdog, end_process
 
 _LOOKS = 10
 _LOOK_AGAIN_S = 0.5
+_LEAVE_S = 15.0
+"""Granted beyond the drain to commit, leave the group and close connections."""
 
 
 async def no_classifier(classifier: str, texts: Sequence[str], timeout_s: float) -> Inference:
@@ -67,27 +70,56 @@ class Worker:
         self._settings = settings
         self._telemetry = Telemetry(wall_clock, role)
         self._instance = f"{role}-{instance}"
+        self._health = Health(self._telemetry, role, instance)
         self._stop = asyncio.Event()
-        self._ready = False
-        self.failed: BaseException | None = None
-        self._telemetry.failed = self._fail
+        self._telemetry.failed = lambda _stage, error: self._fail(error)
+        self._monitor = LoopMonitor(settings.stuck_s, partial(end_process, self._telemetry))
 
-    def _fail(self, _stage: str, error: BaseException) -> None:
-        self.failed = self.failed or error
+    @property
+    def failed(self) -> BaseException | None:
+        """What it must not survive; None if nothing happened."""
+        return self._health.failed
+
+    def _fail(self, error: BaseException) -> None:
+        self._health.failed = self._health.failed or error
+        self._end()
+
+    def _end(self) -> None:
+        """Begin to stop; a process that does not manage to is ended."""
+        self._health.stopping = True
+        self._monitor.must_end(self._settings.drain_s + _LEAVE_S)
         self._stop.set()
 
+    def _signalled(self, number: signal.Signals) -> None:
+        """Drain at the first signal, end at once at the second: what is not committed is done again."""
+        if self._stop.is_set():
+            self._telemetry.event("WorkerStopped", "warning", instance=self._instance, drained=False)
+            os._exit(128 + number)
+        self._end()
+
     async def run(self, port_file: Path | None) -> int:
-        """Run until SIGTERM or SIGINT (exit code 0) or a failure (3).
+        """Run until SIGTERM or SIGINT (exit code 0), a failure (3) or a standstill (5).
 
         Raises `ConfigError` for a role that does not exist or has no topics, `Unavailable` without a broker.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._signalled, number)
         load_registries()
+        self._monitor.start()
+        try:
+            await self._run(port_file)
+        finally:
+            self._monitor.stop()
+        if isinstance(self.failed, Stuck):
+            return STUCK_EXIT
+        return 3 if self.failed is not None else 0
+
+    async def _run(self, port_file: Path | None) -> None:
         async with AsyncExitStack() as stack:
-            await self._serve_http(stack, port_file)
+            await self._health.serve(stack, port_file)
             log = KafkaLog(self._settings.kafka)
+            watchdog = self._watched(log, stack)
             await log.start()
             stack.push_async_callback(log.stop)
             world = make_world(log, self._telemetry, self._instance, self._settings.claim_check())
@@ -100,47 +132,28 @@ class Worker:
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             await _check_topics(log, runner)
-            host = Host(runner, log, self._telemetry, self._instance, world.pauses)
+            host = watchdog.host = Host(runner, log, self._telemetry, self._instance, world.pauses)
             fleet = Fleet(self._role, [host])
             await fleet.start()
             self._telemetry.event("WorkerStarted", instance=self._instance)
             await self._until_stopped(host)
-            self._ready = False
             await fleet.stop(self._settings.drain_s)
-            self._telemetry.event("WorkerStopped", instance=self._instance)
-        return 3 if self.failed is not None else 0
+            self._telemetry.event("WorkerStopped", instance=self._instance, drained=True)
+
+    def _watched(self, log: Log, stack: AsyncExitStack) -> Watchdog:
+        """Return a watchdog that runs until *stack* closes."""
+        limits = (self._settings.stuck_s, self._settings.outage_s)
+        watchdog = Watchdog(log, self._telemetry, limits, self._fail)
+        watchdog.beat = self._monitor.beat
+        self._health.report = watchdog.report
+        task = asyncio.create_task(watchdog.run(), name="watchdog")
+        stack.callback(task.cancel)
+        return watchdog
 
     async def _until_stopped(self, host: Host) -> None:
         assigned = asyncio.create_task(host.assigned_once.wait())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({assigned, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        self._ready = assigned.done()
+        self._health.ready = assigned.done()
         await stopped
         assigned.cancel()
-
-    async def _serve_http(self, stack: AsyncExitStack, port_file: Path | None) -> None:
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/healthz", self._healthz)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        if port_file is not None:
-            temporary = port_file.with_name(port_file.name + ".part")
-            temporary.write_text(str(runner.addresses[0][1]))
-            temporary.replace(port_file)
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._telemetry.registry), content_type="text/plain")
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            {"ready": self._ready, "role": self._role}, status=200 if self._ready else 503
-        )
-
-    async def _healthz(self, _request: web.Request) -> web.Response:
-        healthy = self.failed is None
-        return web.json_response({"healthy": healthy}, status=200 if healthy else 503)

@@ -15,6 +15,7 @@ from streams.outbox import Outbox
 from streams.pauses import Pauses
 from streams.policies import Policies
 from streams.telemetry import Telemetry
+from streams.vitals import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Progress:
     waiting_for: str = ""
     done: int = 0
     details: dict[str, int] = field(default_factory=dict)
+    heads: Mapping[int, Head] = field(default_factory=dict)
 
 
 class Group(Protocol):

@@ -17,7 +17,9 @@ from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.topics import REQUESTS
 from streams.log import TP, Commit, Placed
+from streams.policies import SAY_AGAIN_S
 from streams.runners import Group, Progress, World
+from streams.vitals import Head
 
 _CHECKPOINT_EVERY = 1000
 
@@ -131,7 +133,7 @@ class JoinRunner:
                 return self._stage.arrive(topic, envelope, record)
             except PolicyMissing as missing:
                 self._world.telemetry.waiting(self._stage.name, "policy")
-                await self._world.policies.has(missing.policy_hash)
+                await self._world.policies.has(missing.policy_hash, SAY_AGAIN_S)
 
     async def _advance(self, p: int, lane: _Lane) -> None:
         """Step whatever is ready; acknowledgements are awaited beside, bounded by the window."""
@@ -237,6 +239,11 @@ class JoinRunner:
             "held": sum(lane.gather.held for lane in self._lanes.values()),
             "late": sum(lane.gather.late_signals for lane in self._lanes.values()),
             "paused": len(self.paused()),
+        }
+        self._progress.heads = {
+            p: Head(lane.gather.low, lane.gather.waits_until())
+            for p, lane in self._lanes.items()
+            if lane.gather.unsettled
         }
         self._progress.waiting_for = "signal" if self._progress.in_flight else ""
         return self._progress

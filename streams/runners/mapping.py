@@ -14,6 +14,7 @@ from schemas.envelope import Envelope
 from streams.log import TP, Commit
 from streams.prefix import Prefix, Segment
 from streams.runners import Progress, World
+from streams.vitals import Head
 
 _RETRY_S = 0.2
 
@@ -159,4 +160,10 @@ class MapRunner:
         oldest = [p.oldest for p in self._prefixes.values() if p.oldest is not None]
         self._progress.in_flight = len(self._tasks)
         self._progress.oldest_since = min(oldest, default=None)
+        budget = int(1000 * max((policy.deadlines.infer_s for policy in self._world.book), default=0))
+        self._progress.heads = {
+            p: Head(prefix.oldest, prefix.oldest + budget)
+            for (_, p), prefix in self._prefixes.items()
+            if prefix.oldest is not None
+        }
         return self._progress

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.errors import CallTimeout, PolicyMissing, Unavailable
+from agents.gather import NO_DEADLINE
 from agents.policy import Policy
 from agents.ports import Complete, HttpReply
 from agents.providers import ProviderConfig
@@ -21,8 +22,10 @@ from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from streams.log import TP, Commit, Placed
+from streams.policies import SAY_AGAIN_S
 from streams.prefix import Prefix, Segment
 from streams.runners import Group, Progress, World
+from streams.vitals import Head
 
 _LEDGER_HORIZON_MS = 15 * 60 * 1000
 _LOOK_AGAIN_MS = 1000
@@ -75,6 +78,7 @@ class WorkRunner:
         self._lanes: dict[int, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane_free_at: dict[str, int] = {}
+        self._kept: set[str] = set()  # jobs that an operator's pause keeps from being called
         self._progress = Progress()
         self._fetch_committed: Any = None
 
@@ -166,6 +170,7 @@ class WorkRunner:
             await self._bury(envelope, error)
         finally:
             lane.running.pop(job.key, None)
+            self._kept.discard(job.key)
             lane.starts.pop(job.key, None)
 
     async def _run(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
@@ -245,7 +250,10 @@ class WorkRunner:
             free_at = self._lane_free_at.get(job.model, 0)
             held = self._held(job, now)
             if verdict is RUN and free_at <= now and not held:
+                self._kept.discard(job.key)
                 return True
+            if held:
+                self._kept.add(job.key)
             until = now + _LOOK_AGAIN_MS if held else max(verdict.until, free_at if verdict is RUN else 0)
             await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
 
@@ -278,7 +286,7 @@ class WorkRunner:
                 return self._world.book[job.policy_hash]
             except PolicyMissing as missing:
                 self._world.telemetry.waiting(self._stage.name, "policy")
-                await self._world.policies.has(missing.policy_hash)
+                await self._world.policies.has(missing.policy_hash, SAY_AGAIN_S)
 
     async def _emit(self, lane: _Lane, job: Job, conclusion: Conclusion) -> None:
         """Send what the call caused, wait for its acknowledgement, then close the attempt."""
@@ -347,6 +355,15 @@ class WorkRunner:
         oldest = [lane.prefix.oldest for lane in self._lanes.values() if lane.prefix.oldest is not None]
         self._progress.in_flight = len(self._tasks)
         self._progress.oldest_since = min(oldest, default=None)
+        # Whoever waits for a slot is explained by the calls that hold them, a paused tenant's by the pause.
+        until = [*(lane.ledger.open_until() for lane in self._lanes.values()), *self._lane_free_at.values()]
+        if self._kept:
+            until.append(NO_DEADLINE)
+        self._progress.heads = {
+            p: Head(lane.prefix.oldest, max(until, default=0))
+            for p, lane in self._lanes.items()
+            if lane.prefix.oldest is not None
+        }
         self._progress.waiting_for = "call" if self._tasks else ""
         return self._progress
 
