@@ -222,6 +222,7 @@ class Host:
         self._telemetry.in_flight.labels(stage).set(progress.in_flight)
         since = progress.oldest_since
         self._telemetry.oldest.labels(stage).set(0 if since is None else max(now - since, 0) / 1000)
+        self._telemetry.pauses(self._pauses.scopes())
         self._telemetry.paused.labels(stage).set(len(self.runner.paused()))
         self._telemetry.late.labels(stage).set(progress.details.get("late", 0))
 

@@ -61,6 +61,10 @@ class Pauses:
         """Return what is paused, oldest first."""
         return dict(sorted(self._held.items(), key=lambda item: item[1].paused_at))
 
+    def scopes(self) -> Mapping[str, int]:
+        """Return how many pauses of each scope are held."""
+        return {scope: sum(t.scope == scope for t in self._held) for scope in SCOPES}
+
     def of(self, *targets: Target) -> Paused | None:
         """Return the pause of the first of *targets* that has one."""
         if not self._held:  # asked for every record

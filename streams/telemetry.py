@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -222,6 +222,11 @@ class Telemetry:
         self.stalled.labels(stage).set(max(stalled.values(), default=0))
         if unread is not None:
             self.unread.labels(stage).set(unread)
+
+    def pauses(self, counts: Mapping[str, int]) -> None:
+        """Measure how many pauses by operators are held."""
+        for scope, count in counts.items():
+            self.held.labels(scope).set(count)
 
     def fatal(self, stage: str, error: BaseException | None) -> None:
         """Log a failure that the process must not survive, and tell whoever runs it."""

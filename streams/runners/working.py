@@ -78,7 +78,7 @@ class WorkRunner:
         self._lanes: dict[int, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane_free_at: dict[str, int] = {}
-        self._kept: set[str] = set()  # jobs that an operator's pause keeps from being called
+        self._parked: set[str] = set()  # jobs that an operator's pause keeps from being called
         self._progress = Progress()
         self._fetch_committed: Any = None
 
@@ -170,7 +170,7 @@ class WorkRunner:
             await self._bury(envelope, error)
         finally:
             lane.running.pop(job.key, None)
-            self._kept.discard(job.key)
+            self._parked.discard(job.key)
             lane.starts.pop(job.key, None)
 
     async def _run(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
@@ -250,10 +250,10 @@ class WorkRunner:
             free_at = self._lane_free_at.get(job.model, 0)
             held = self._held(job, now)
             if verdict is RUN and free_at <= now and not held:
-                self._kept.discard(job.key)
+                self._parked.discard(job.key)
                 return True
             if held:
-                self._kept.add(job.key)
+                self._parked.add(job.key)
             until = now + _LOOK_AGAIN_MS if held else max(verdict.until, free_at if verdict is RUN else 0)
             await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
 
@@ -357,7 +357,7 @@ class WorkRunner:
         self._progress.oldest_since = min(oldest, default=None)
         # Whoever waits for a slot is explained by the calls that hold them, a paused tenant's by the pause.
         until = [*(lane.ledger.open_until() for lane in self._lanes.values()), *self._lane_free_at.values()]
-        if self._kept:
+        if self._parked:
             until.append(NO_DEADLINE)
         self._progress.heads = {
             p: Head(lane.prefix.oldest, max(until, default=0))
