@@ -9,11 +9,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from agents.battery import BAD_CONTENT, Battery
 from agents.content import Content
-from agents.errors import InvalidRecord, Unavailable
-from agents.policy import PolicyBook
+from agents.errors import Unavailable
+from agents.policy import Policy, PolicyBook
 from agents.ports import Infer
-from agents.signals import Classified, Heuristic, SignalConfig
+from agents.signals import Classified, SignalConfig
 from schemas.identity import Origin
 from schemas.request import Request
 from schemas.sealed import unseal
@@ -29,9 +30,8 @@ _Compared = tuple[str, str, tuple[str, ...]]
 
 _MAX_REFERENCES = 10_000
 _MAX_MATRICES = 1_000
+_MAX_BATTERIES = 1_000
 _LEAST_S = 0.001
-# What a signal may stumble over in content of an unexpected shape.
-_BAD_CONTENT = (InvalidRecord, TypeError, ValueError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Observer:
         self._references: dict[tuple[str, str, str], Vectors] = {}
         self._matrices: dict[_Compared, Vectors] = {}
         self._versions: dict[str, str] = {}
+        self._batteries: dict[tuple[str, str], Battery] = {}
 
     async def observe(self, asked: Sequence[tuple[Request, Origin]]) -> list[SignalSet | None]:
         """Return one set per request, None where its recipe demands nothing of this role.
@@ -63,15 +64,13 @@ class Observer:
         Raises `agents.errors.PolicyMissing` if a stamped policy has not been read yet.
         """
         began = self._clock()
-        demands = [self._demand(request) for request, _ in asked]
-        contents = [_content(request) for request, _ in asked]
-        rows = [
-            [_evaluated(config, content) for config in demand]
-            for demand, content in zip(demands, contents, strict=True)
-        ]
+        batteries = [self._battery(request) for request, _ in asked]
+        demands = [battery.configs for battery in batteries]
+        contents = [_content(request, self._book[request.policy_hash]) for request, _ in asked]
+        rows = [battery.observe(content) for battery, content in zip(batteries, contents, strict=True)]
         budgets = [self._book[request.policy_hash].deadlines.infer_s for request, _ in asked]
         versions: dict[str, str] = {}
-        for classifier, cells in _cells(demands, contents).items():
+        for classifier, cells in _cells(batteries, contents).items():
             budget = min(budgets[cell.row] for cell in cells)
             versions[classifier] = await self._classify(classifier, cells, rows, budget)
         elapsed = self._clock() - began
@@ -89,6 +88,17 @@ class Observer:
 
     def _demand(self, request: Request) -> Sequence[SignalConfig]:
         return self._book[request.policy_hash].demand(request.recipe).get(self._role, ())
+
+    def _battery(self, request: Request) -> Battery:
+        """Return what observes the demand of a request's recipe, compiled once a policy."""
+        key = (request.policy_hash, request.recipe)
+        battery = self._batteries.get(key)
+        if battery is None:
+            demand = self._demand(request)
+            if len(self._batteries) >= _MAX_BATTERIES:
+                self._batteries.clear()
+            battery = self._batteries[key] = Battery(demand)
+        return battery
 
     async def _classify(
         self, classifier: str, cells: Sequence[_Cell], rows: list[list[Observation]], budget: float
@@ -179,37 +189,23 @@ class Observer:
         )
 
 
-def _content(request: Request) -> Content | str:
+def _content(request: Request, policy: Policy) -> Content | str:
     """Return the request's content, or why there is none to look at."""
     if request.body.sealed is None:
         return "the body is kept elsewhere"
     try:
         headers = orjson.loads(unseal(request.headers)) if request.headers is not None else {}
-        return Content(unseal(request.body.sealed), headers)
+        return Content(unseal(request.body.sealed), headers, policy.identity)
     except ValueError:
         return "the request is sealed with a key that is not held here"
 
 
-def _evaluated(config: SignalConfig, content: Content | str) -> Observation:
-    """Return what a heuristic observes; of a classified signal, what holds if it cannot be asked for."""
-    if isinstance(content, str):
-        return config.unobserved("failed", content)
-    if not isinstance(config, Heuristic):
-        return config.unobserved("failed", "the content could not be read")
-    try:
-        return config.evaluate(content)
-    except _BAD_CONTENT as error:
-        return config.unobserved("failed", type(error).__name__)
-
-
-def _cells(
-    demands: Sequence[Sequence[SignalConfig]], contents: Sequence[Content | str]
-) -> dict[str, list[_Cell]]:
+def _cells(batteries: Sequence[Battery], contents: Sequence[Content | str]) -> dict[str, list[_Cell]]:
     """Return classifier -> what it is to look at; content that cannot be read is left out."""
     cells: dict[str, list[_Cell]] = {}
-    for row, (demand, content) in enumerate(zip(demands, contents, strict=True)):
-        for column, config in enumerate(demand):
-            if not isinstance(config, Classified) or isinstance(content, str):
+    for row, (battery, content) in enumerate(zip(batteries, contents, strict=True)):
+        for column, config in battery.classified:
+            if isinstance(content, str):
                 continue
             text = _encoded(config, content)
             if text is not None:
@@ -220,7 +216,7 @@ def _cells(
 def _encoded(config: Classified, content: Content) -> str | None:
     try:
         return config.encode(content)
-    except _BAD_CONTENT:
+    except BAD_CONTENT:
         return None
 
 

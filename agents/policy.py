@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from agents.complaints import Complaint
+from agents.content import Identity
 from agents.errors import ConfigError, PolicyMissing
 from agents.loading import checks
 from agents.model_catalog import Model, Providers
@@ -136,6 +137,16 @@ class Policy(Part):
     def roles(self) -> tuple[str, ...]:
         """Every signal role that some recipe demands, sorted."""
         return tuple(sorted({role for _, routing in self._scopes() for role in routing.demanded}))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The headers that say who asks."""
+        named = self.global_.services.authz.identity
+        standard = Identity()
+        return Identity(
+            (named.user_id_header or standard.user_header).lower(),
+            (named.user_groups_header or standard.groups_header).lower(),
+        )
 
     def recipe_for(self, requested_model: str) -> str | None:
         """Return the recipe for a requested model: "" is the root's, None if no such model."""

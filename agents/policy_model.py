@@ -216,7 +216,7 @@ def kind_of(config: SignalConfig) -> str:
 
 def leaf_key(config: SignalConfig) -> tuple[str, str]:
     """Return the type and name under which *config* is observed."""
-    return kind_of(config), config.name
+    return kind_of(config), config.observed_name
 
 
 class Recipe(Part):

@@ -7,8 +7,8 @@ reads the vectors that come back. Which role computes it is an attribute of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from agents.rules import Node
 from schemas.signal import Observation
 
 NAN = float("nan")
+
+Observe = Callable[[Content], Sequence[Observation]]
 
 
 class SignalConfig(PluginConfig):
@@ -39,6 +41,11 @@ class SignalConfig(PluginConfig):
         """Return the names by which a leaf may refer to this signal and match."""
         return (self.name,)
 
+    @property
+    def observed_name(self) -> str:
+        """Return the name that observations of this signal have."""
+        return self.name
+
     def conditions(self) -> Iterator[Node]:
         """Iterate over the leaves that this signal is gated by."""
         return iter(())
@@ -56,13 +63,20 @@ class SignalConfig(PluginConfig):
     ) -> Observation:
         """Return an observation of this signal with status ok."""
         kind = type(self).model_fields["type"].default
-        return Observation(kind, self.name, label, matched, confidence, value, "ok", "")
+        return Observation(kind, self.observed_name, label, matched, confidence, value, "ok", "")
 
     def unobserved(self, status: str, reason: str) -> Observation:
         """Return an observation that says why there is none; *status* is failed or skipped."""
         kind = type(self).model_fields["type"].default
         return Observation(
-            kind, self.name, "", matched=False, confidence=NAN, value=NAN, status=status, reason=reason
+            kind,
+            self.observed_name,
+            "",
+            matched=False,
+            confidence=NAN,
+            value=NAN,
+            status=status,
+            reason=reason,
         )
 
 
@@ -70,6 +84,14 @@ class Heuristic(SignalConfig):
     """A signal computed from the content alone."""
 
     role: ClassVar[str] = "heuristics"
+
+    @classmethod
+    def group(cls, configs: Sequence[Self]) -> Observe:
+        """Return what observes all *configs* of this class at once, in their order.
+
+        Compiled once a policy. A signal with labelled numbers gives a row for each, before its own.
+        """
+        return lambda content: [config.evaluate(content) for config in configs]
 
     def evaluate(self, content: Content) -> Observation:
         """Return what this signal observes about *content*."""

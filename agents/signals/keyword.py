@@ -1,33 +1,37 @@
-"""Words or patterns in the request's text: literal with word boundaries, or RE2 patterns."""
+"""Words or patterns in a request's text, looked for together with those of all other keyword rules."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
-
-import re2
+from typing import ClassVar, Literal, Self
 
 from agents.complaints import Complaint
 from agents.content import Content
 from agents.signals import Heuristic, signal
+from agents.text.bm25 import Bm25Index, Stems
+from agents.text.edits import near
+from agents.text.fold import lower
+from agents.text.matching import Literal as Word
+from agents.text.matching import Matcher, PatternError, compiled, is_bounded, unicode_bounded
+from agents.text.ngrams import TEN, NgramIndex
 from schemas.signal import Observation
 
-_HAN = re.compile(
-    "[\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]"
-)
-_WORD = re.compile(r"\w")
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False  # the library would print a bad pattern; it is told in a ConfigError
+_EXACT = frozenset({"", "regex"})
+_DEFAULT_BM25 = 0.1
+_DEFAULT_NGRAM = 0.4
+_DEFAULT_ARITY = 3
+_DEFAULT_EDITS = 2
 
 
 @signal
 class Keyword(Heuristic):
     """Match when any (OR), all (AND) or none (NOR) of *keywords* occur in the last user turn.
 
-    Literal keywords get ASCII word boundaries unless they hold a Han character or no word
-    character at all; `method: regex` takes RE2 patterns, which cannot run away.
+    Literal keywords get ASCII word boundaries unless they hold a Han character or no word character at
+    all; `method: regex` takes RE2 patterns, which cannot run away. `fuzzy_match` lets a word of the text
+    be some edits away. `bm25` scores the keywords against the whole text, `ngram` compares its words.
     """
 
     collection: ClassVar[str] = "keywords"
@@ -52,37 +56,152 @@ class Keyword(Heuristic):
         """Iterate over an operator, a method or patterns that the original cannot start with."""
         if self.operator not in {"AND", "OR", "NOR"}:
             yield Complaint(("operator",), "operator is AND, OR or NOR, in capitals", "start")
-        if self.method.lower() not in {"", "regex", "bm25", "ngram"}:
+        if self.kind not in {"", "regex", "bm25", "ngram"}:
             yield Complaint(
                 ("method",), "method is regex, bm25, ngram, or left out for literal words", "start"
             )
-        if self.method.lower() in {"bm25", "ngram"} and not self.keywords:
-            yield Complaint(("keywords",), f"{self.method.lower()} needs keywords", "start")
-        for index, keyword in enumerate(self.keywords if self.method.lower() in {"", "regex"} else ()):
+        if self.kind in {"bm25", "ngram"} and not self.keywords:
+            yield Complaint(("keywords",), f"{self.kind} needs keywords", "start")
+        for index, keyword in enumerate(self.keywords if self.kind in _EXACT else ()):
             try:
-                self._compile(self._pattern(keyword))
-            except re2.error as error:
+                compiled(self.pattern(keyword))
+            except PatternError as error:
                 yield Complaint(("keywords", index), f"not a valid RE2 pattern: {error}", "start")
 
-    def _pattern(self, keyword: str) -> str:
-        if self.method.lower() == "regex":
-            return keyword
-        quoted = str(re2.escape(keyword))
-        bounded = _WORD.search(keyword) and not _HAN.search(keyword)
-        return rf"\b{quoted}\b" if bounded else quoted
-
-    def _compile(self, pattern: str) -> Any:  # noqa: ANN401 - re2 ships no types
-        return re2.compile(pattern if self.case_sensitive else f"(?i){pattern}", _OPTIONS)
+    @property
+    def kind(self) -> str:
+        """Return the method as it is compared; "" is literal words."""
+        return self.method.lower()
 
     @cached_property
-    def _searches(self) -> tuple[Any, ...]:
-        patterns = [self._pattern(keyword) for keyword in self.keywords]
+    def counted(self) -> tuple[str, ...]:
+        """The keywords that are looked for."""
+        return tuple(k for k in self.keywords if k or self.empty_keywords == "match")
+
+    @property
+    def edits(self) -> int:
+        """Return how many edits away a word may be, less than 0 for none."""
+        return self.fuzzy_threshold or _DEFAULT_EDITS
+
+    def pattern(self, keyword: str) -> str:
+        """Return the RE2 pattern of *keyword* where it is no literal."""
+        if self.kind == "regex":
+            return keyword if self.case_sensitive else f"(?i){keyword}"
+        return unicode_bounded(keyword, folded=not self.case_sensitive)
+
+    def literal(self, keyword: str) -> Word | None:
+        """Return what a literal *keyword* looks for, None if it takes a pattern."""
+        if self.kind == "regex" or (self.word_boundary == "unicode" and is_bounded(keyword)):
+            return None
+        return Word(keyword, is_bounded(keyword), not self.case_sensitive)
+
+    def holds(self, hits: int) -> bool:
+        """Tell what *hits* keywords mean to the operator; one that is unknown never matches."""
         if self.operator == "AND":
-            return tuple(self._compile(p) for p in patterns)
-        return (self._compile("|".join(f"(?:{p})" for p in patterns)),)
+            return hits == len(self.counted)
+        return hits > 0 if self.operator == "OR" else self.operator == "NOR" and hits == 0
+
+    @classmethod
+    def group(cls, configs: Sequence[Self]) -> Callable[[Content], Sequence[Observation]]:
+        """Return what observes all *configs* in one pass over the text."""
+        return _Group(configs)
+
+    @cached_property
+    def _alone(self) -> Callable[[Content], Sequence[Observation]]:
+        return _Group([self])
 
     def evaluate(self, content: Content) -> Observation:
         """Return whether the keywords occur; no confidence is recorded."""
-        text = content.text
-        found = all(search.search(text) is not None for search in self._searches)
-        return self.observed(matched=not found if self.operator == "NOR" else found)
+        return self._alone(content)[0]
+
+
+class _Group:
+    """All keyword rules of a policy: one matcher for words and patterns, one tokenization for BM25.
+
+    What the rules come to where nothing occurs is known before; only rules with a hit are looked at.
+    """
+
+    def __init__(self, configs: Sequence[Keyword]) -> None:
+        self._configs = configs
+        self._matched = [config.observed(matched=True) for config in configs]
+        self._unmatched = [config.observed(matched=False) for config in configs]
+        self._at_rest = [self._outcome(n, 0) for n in range(len(configs))]
+        words: list[tuple[int, Word]] = []
+        patterns: list[tuple[int, str]] = []
+        for number, config in enumerate(configs):
+            for keyword in config.counted if config.kind in _EXACT else ():
+                word = config.literal(keyword)
+                if word is None:
+                    patterns.append((number, config.pattern(keyword)))
+                else:
+                    words.append((number, word))
+        self._owners = [number for number, _ in (*words, *patterns)]
+        self._matcher = Matcher([word for _, word in words], [pattern for _, pattern in patterns])
+        self._fuzzy = [n for n, c in enumerate(configs) if c.fuzzy_match and c.kind in _EXACT and c.edits > 0]
+        self._bm25 = _bm25_of(configs)
+        self._ngrams = {n: _ngrams_of(c) for n, c in enumerate(configs) if c.kind == "ngram"}
+
+    def __call__(self, content: Content) -> list[Observation]:
+        rows = self._at_rest.copy()
+        hits = self._exact_hits(content)
+        for number in self._fuzzy:
+            hits[number] = self._near(number, hits.get(number, ()), content)
+        for number, index in self._ngrams.items():
+            hits[number] = index.found(content.text)
+        if self._bm25 is not None:
+            hits.update(self._bm25(content.text))
+        for number, found in hits.items():
+            rows[number] = self._outcome(number, len(found))
+        return rows
+
+    def _exact_hits(self, content: Content) -> dict[int, Collection[object]]:
+        """Return rule -> what of its occurs, for the rules of which anything does."""
+        hits: dict[int, list[object]] = {}
+        for item in self._matcher.found(content.haystack):
+            hits.setdefault(self._owners[item], []).append(item)
+        return dict(hits)
+
+    def _near(self, number: int, found: Collection[object], content: Content) -> Collection[object]:
+        """Return the keywords of a fuzzy rule that occur, or nearly."""
+        config = self._configs[number]
+        if found and config.operator != "AND":
+            return found
+        return [k for k in config.counted if self._occurs(config, k, content)]
+
+    def _occurs(self, config: Keyword, keyword: str, content: Content) -> bool:
+        if near(lower(keyword), content.words, config.edits):
+            return True
+        word = config.literal(keyword)
+        pattern = config.pattern(keyword) if word is None else word.pattern
+        return compiled(pattern).search(content.encoded) is not None
+
+    def _outcome(self, number: int, hits: int) -> Observation:
+        matched = self._configs[number].holds(hits)
+        return self._matched[number] if matched else self._unmatched[number]
+
+
+def _bm25_of(configs: Sequence[Keyword]) -> Callable[[str], dict[int, set[int]]] | None:
+    """Return what finds rule -> keywords for all rules scored by BM25; None if there are none."""
+    stems = {kept: Stems(keep_stop_words=kept) for kept in (False, True)}
+    rules = [(n, c, c.stop_words == "keep") for n, c in enumerate(configs) if c.kind == "bm25"]
+    indices = [
+        (n, kept, Bm25Index(c.counted, c.bm25_threshold or _DEFAULT_BM25, stems[kept].tokens))
+        for n, c, kept in rules
+    ]
+
+    def search(text: str) -> dict[int, set[int]]:
+        text = text.partition("\0")[0]
+        queries = {kept: Counter(stems[kept].tokens(text)) for kept in {kept for _, kept, _ in indices}}
+        return {number: index.found(queries[kept]) for number, kept, index in indices}
+
+    return search if indices else None
+
+
+def _ngrams_of(config: Keyword) -> NgramIndex:
+    return NgramIndex(
+        config.counted,
+        arity=config.ngram_arity or _DEFAULT_ARITY,
+        threshold=config.ngram_threshold or _DEFAULT_NGRAM,
+        case_sensitive=config.case_sensitive,
+        kept=TEN if config.ngram_hits == "ten" else None,
+    )

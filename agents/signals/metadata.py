@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from agents.complaints import Complaint
 from agents.content import Content
 from agents.parts import Part
-from agents.signals import Heuristic, signal
+from agents.signals import NAN, Heuristic, signal
 from schemas.signal import Observation
 
 _CONDITIONS = ("equals", "in", "exists")
@@ -58,9 +58,13 @@ class Metadata(Heuristic):
             )
 
     def evaluate(self, content: Content) -> Observation:
-        """Return whether the entry is as asked."""
-        found, asked = content.metadata.get(self.key), self.predicate
+        """Return whether the entry is as asked; a match is certain, and no match records nothing."""
+        matched = self._is_as_asked(content.metadata.get(self.key))
+        return self.observed(matched=matched, confidence=1.0 if matched else NAN)
+
+    def _is_as_asked(self, found: str | None) -> bool:
+        asked = self.predicate
         if asked.exists is not None:
-            return self.observed(matched=(found is not None) == asked.exists)
+            return (found is not None) == asked.exists
         wanted = (asked.equals,) if asked.one_of is None else asked.one_of
-        return self.observed(matched=found is not None and found in wanted)
+        return found is not None and found in wanted

@@ -21,23 +21,32 @@ from schemas.signal import Observation
 from tests.agents import samples
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "authz": {"name": "b", "bound_role": "staff", "subjects": [{"kind": "User", "name": "ana"}]},
     "classifier": {"name": "mood", "kind": "llm", "model": "judge", "labels": ["calm"], "instructions": "?"},
     "complexity": {"name": "depth", "hard": {"candidates": ["prove"]}, "easy": {"candidates": ["hi"]}},
     "context": {"name": "long", "min_tokens": "1K", "max_tokens": "2M"},
+    "conversation": {"name": "tools", "feature": {"type": "exists", "source": {"type": "tool_definition"}}},
     "domain": {"name": "law", "mmlu_categories": ["law"]},
     "embedding": {"name": "law", "threshold": 0.5, "candidates": ["court"]},
+    "event": {"name": "incident", "event_types": ["payment_failed"], "severities": ["high"]},
     "fact_check": {"name": "needs_fact_check"},
     "hallucination": {"name": "claims", "use_nli": True},
     "input_modality": {"name": "image", "modality": "image"},
     "jailbreak": {"name": "attack", "threshold": 0.7},
     "kb": {"name": "secret", "kb": "privacy", "target": {"kind": "label", "value": "pii"}},
     "keyword": {"name": "urgent", "operator": "OR", "keywords": ["urgent"]},
+    "language": {"name": "de", "threshold": 0.6},
     "metadata": {"name": "paying", "key": "plan", "equals": "gold"},
     "modality": {"name": "AR"},
     "pii": {"name": "any", "threshold": 0.8},
     "preference": {"name": "terse", "examples": ["be brief"]},
     "reask": {"name": "again", "threshold": 0.8, "lookback_turns": 1},
     "safety": {"name": "harm", "labels": ["safe", "unsafe"], "unsafe_labels": ["unsafe"]},
+    "structure": {
+        "name": "questions",
+        "feature": {"type": "count", "source": {"type": "regex", "pattern": "[?]"}},
+        "predicate": {"gte": 3},
+    },
     "user_feedback": {"name": "satisfied"},
 }
 SIGNALS = {name: cls for name, cls in signal if cls.__module__.startswith("agents.")}
@@ -170,7 +179,7 @@ def test_only_the_last_user_turn_is_searched() -> None:
     ]
     content = Content(orjson.dumps({"messages": turns}))
 
-    assert content.text == "calm\nplease"
+    assert content.text == "calm please"
     assert not keyword("urgent").evaluate(content).matched
     assert Content(orjson.dumps({"messages": turns[2:]})).text == "urgent"
     assert Content(b"{}").text == ""
@@ -213,8 +222,8 @@ def test_tokens_count_images_tools_and_the_reply() -> None:
 
     assert Content(orjson.dumps({"messages": image})).token_floor == plain + 8192
     assert said("hi", max_tokens=100).token_floor == plain + 100
-    assert said("hi", max_tokens=-100).token_floor == plain
-    assert said("hi", tools=[{"a": 1}]).token_floor == plain + len(b'[{"a":1}]')
+    assert said("hi", max_tokens=-100).token_floor == plain + len(b"-100")
+    assert said("hi", tools=[{"a": 1}]).token_floor == plain + 8 + len(b'{"a":1}')
 
 
 def test_metadata_compares_one_entry() -> None:

@@ -1,0 +1,1 @@
+"""Text, as signals need it: how it is cut, folded, matched, scored and counted; no signal lives here."""
