@@ -12,6 +12,8 @@ from schemas.job import Job
 from schemas.request import Request
 
 DEAD_LETTERED = "dead_lettered"
+TAKEN_BACK = "dead_lettered:dispatch"
+"""The failure of a Decision that takes an earlier one of its request back, which could not be dispatched."""
 
 _STATUS = {"model_not_found": 404, "no_decision": 422}
 _MESSAGES = {
@@ -37,6 +39,9 @@ class FirstDecisions:
         """Note *decision*, read at *offset* with log *timestamp* (ms)."""
         if decision.core.failure == DEAD_LETTERED:
             return
+        if decision.core.failure == TAKEN_BACK:
+            self._first.pop(decision.request_id, None)
+            return
         known = self._first.get(decision.request_id)
         if known is not None and timestamp - known[1] <= self._horizon_ms:
             return
@@ -60,7 +65,7 @@ def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | N
     if decision.request_id != request.request_id:
         message = "the decision at this origin is of another request"
         raise InvalidRecord(message)
-    if core.failure == DEAD_LETTERED:
+    if core.failure in {DEAD_LETTERED, TAKEN_BACK}:
         return None
     if core.outcome == "failed":
         code = core.failure.split(":", 1)[0]
@@ -95,6 +100,18 @@ def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | N
         line=request.line,
         priority=request.priority,
     )
+
+
+def undecided(request: Request, origin: Origin, now: int) -> Result:
+    """Return the end of a request of which no decision came in time.
+
+    Raises `InvalidRecord` if there is time left: then what came for it could not be read.
+    """
+    if now <= request.deadline:
+        message = "the decision of this request cannot be read"
+        raise InvalidRecord(message)
+    text = "the deadline passed before the request was decided"
+    return failure(request, origin, (504, "deadline_exceeded", text), "", now)
 
 
 def failure(request: Request, origin: Origin, error: tuple[int, str, str], decision: str, now: int) -> Result:

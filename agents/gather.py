@@ -27,6 +27,8 @@ from typing import Any
 GRACE_MS = 1000
 NO_DEADLINE = 1 << 62
 NO_ORIGIN = -1
+LOST = object()
+"""What arrives in place of a record that cannot be read: nothing better will come for its origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """A request with all that will ever count for it; `late` inputs came or stayed away too long."""
+    """A request with all that will ever count for it.
+
+    `late` inputs came or stayed away too long, or what came could not be read.
+    """
 
     origin: int
     request: Any
@@ -141,6 +146,30 @@ class Gather:
         """Note that *source* was read up to *position*: gaps of offsets hold nothing."""
         self._inputs[source].reached = position
         self._drain()
+
+    def lose(self, source: str, origin: int) -> None:
+        """Note that the record of *source* for *origin* was unreadable: it is not waited for."""
+        pending = self._pending.get(origin)
+        if pending is None:
+            if origin < self._inputs[self.REQUESTS].position or origin in self._known:
+                return
+            pending = self._pending[origin] = _Pending()
+            heapq.heappush(self._early, origin)
+        if source not in pending.parts:
+            pending.late.add(source)
+        if pending.demanded is not None and not pending.missing():
+            self._complete(origin)
+
+    def strays(self, end: int) -> list[tuple[str, Arrival]]:
+        """Take out what claims an origin at or after *end*, where `requests` ends: of no request."""
+        found = []
+        for source, box in self._inputs.items():
+            while source != self.REQUESTS and box.held and box.held[0].origin >= end:
+                arrival = box.held.popleft()
+                box.position = arrival.offset + 1
+                found.append((source, arrival))
+        self._drain()
+        return found
 
     def ready(self) -> list[Gathered]:
         """Return the origins that became complete since the last call, each exactly once."""
@@ -284,7 +313,9 @@ class Gather:
             heapq.heappush(self._early, origin)
         if source in pending.parts or source in pending.late:
             return  # the first in the log counts
-        if arrival.timestamp > pending.decide_by:
+        if arrival.record is LOST:
+            pending.late.add(source)
+        elif arrival.timestamp > pending.decide_by:
             pending.late.add(source)
             self.late_signals += 1
         else:

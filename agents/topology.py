@@ -13,8 +13,9 @@ from typing import Any
 
 from agents.admission import Admission, read_foreign
 from agents.decision import decide, facts_of, failed
-from agents.dispatch import DEAD_LETTERED, FirstDecisions, dispatch
-from agents.gather import NO_DEADLINE, NO_ORIGIN, Arrival, Gather, Gathered
+from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, dispatch, undecided
+from agents.errors import InvalidRecord
+from agents.gather import LOST, NO_ORIGIN, Arrival, Gather, Gathered
 from agents.observe import Clock, Observer
 from agents.policy import PolicyBook
 from agents.ports import Infer
@@ -201,8 +202,11 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
 
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source != REQUESTS:
-            return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
-        demand = book[record.policy_hash].demand(record.recipe)
+            return _derived(envelope, record)
+        try:
+            demand = book[record.policy_hash].demand(record.recipe)
+        except KeyError:
+            demand = {}  # no such recipe: the step fails, and the request is buried there
         asked = _Asked(
             record.request_id, record.policy_hash, record.recipe, record.requested_model, record.accepted_at
         )
@@ -213,6 +217,9 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
 
     def step(_state: None, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
+        if any(part.record.request_id != asked.request_id for part in gathered.parts.values()):
+            message = "signals at this origin are of another request"
+            raise InvalidRecord(message)
         sets = [(part.record.role, part.record) for part in gathered.parts.values()]
         core = decide(
             book[asked.policy_hash],
@@ -253,21 +260,30 @@ def dispatch_stage(window: int = WINDOW) -> JoinStage:
 
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source == REQUESTS:
-            return Arrival(
-                envelope.offset, envelope.timestamp, envelope.offset, record, (DECISIONS,), NO_DEADLINE
-            )
-        return Arrival(envelope.offset, envelope.timestamp, record.origin.offset, record)
+            # Past its deadline a request ends undecided: nothing waits for ever, whatever was lost.
+            demanded, deadline = (DECISIONS,), record.deadline
+            return Arrival(envelope.offset, envelope.timestamp, envelope.offset, record, demanded, deadline)
+        return _derived(envelope, record)
 
     def note(state: FirstDecisions, envelope: Envelope, record: object) -> None:
         if isinstance(record, Decision):
             state.note(record, envelope.offset, envelope.timestamp)
 
-    def step(state: FirstDecisions, _partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
-        part = gathered.parts[DECISIONS]
+    def step(state: FirstDecisions, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+        part = gathered.parts.get(DECISIONS)
+        if part is None:
+            return (emit_for(undecided(gathered.request, Origin(partition, gathered.origin), now)),)
         if not state.is_first(part.record, part.offset):
             return ()
         caused = dispatch(gathered.request, part.record, now)
         return () if caused is None else (emit_for(caused),)
+
+    def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+        # What was decided is taken back, so that a redriven request can be decided anew.
+        request: Request = gathered.request
+        core = failed(request.policy_hash, request.recipe, TAKEN_BACK)
+        meta = DecisionMeta((), now, now - request.accepted_at)
+        return (emit_for(Decision(request.request_id, Origin(partition, gathered.origin), core, meta)),)
 
     return JoinStage(
         "dispatch",
@@ -276,7 +292,7 @@ def dispatch_stage(window: int = WINDOW) -> JoinStage:
         (Request, Decision),
         arrive,
         step,
-        lambda _p, _g, _n: (),
+        on_failure,
         lambda: FirstDecisions(SEEN_LIMIT, HORIZON_MS),
         note,
         DECISIONS,
@@ -299,6 +315,19 @@ def job_emit(job: Job) -> Emit:
 def gather_for(stage: JoinStage, start: dict[str, int], decided: Sequence[int] = ()) -> Gather:
     """Return the gather of one partition of *stage*, from the committed offsets in *start*."""
     return Gather(stage.inputs, stage.window, start, decided)
+
+
+def _derived(envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded, of some class with an origin
+    origin = record.origin
+    if origin.partition != envelope.partition or origin.offset < 0:
+        message = "its origin is of another partition"
+        raise InvalidRecord(message)
+    return Arrival(envelope.offset, envelope.timestamp, origin.offset, record)
+
+
+def missing(envelope: Envelope, origin: int) -> Arrival:
+    """Return the arrival of an unreadable record whose key says that it belongs to *origin*."""
+    return Arrival(envelope.offset, envelope.timestamp, origin, LOST)
 
 
 def unplaced(envelope: Envelope) -> Arrival:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agents.errors import PolicyMissing, Unavailable
+from agents.errors import InvalidRecord, PolicyMissing, Unavailable
 from agents.gather import GRACE_MS, NO_DEADLINE, Arrival, Gather, Gathered
+from agents.lost import Origins
 from agents.policy import Policy, PolicyBook
 from agents.ports import Complete
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
-from agents.topology import Emit, JoinStage, MapStage, Stage, WorkStage, gather_for, unplaced
+from agents.topology import Emit, JoinStage, MapStage, Stage, WorkStage, gather_for, missing, unplaced
 from replay.folding_work import WorkFold
 from replay.shelf import Place, Shelf
 from schemas.codec import Codec, UndecodableError
@@ -264,6 +265,7 @@ class _Lane:
 
     gather: Gather
     state: Any
+    origins: Origins
     position: dict[str, int]
     deadlines: dict[int, int] = field(default_factory=dict)
 
@@ -294,7 +296,8 @@ class _JoinFold:
         lane = self._lanes.get(p)
         if lane is None:
             start = {topic: self._world.shelf.begin((topic, p)) for topic in self._accepts}
-            lane = _Lane(gather_for(self._stage, start), self._stage.state(), dict(start))
+            gather, origins = gather_for(self._stage, start), Origins(self._stage.window)
+            lane = _Lane(gather, self._stage.state(), origins, dict(start))
             self._lanes[p] = lane
         return lane
 
@@ -316,9 +319,17 @@ class _JoinFold:
             record = self._world.codec.decode_as(self._accepts[topic], envelope.value)
         except UndecodableError as error:
             self._world.bury(self._stage.name, envelope, error)
+            origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
+            return unplaced(envelope) if origin is None else missing(envelope, origin)
+        try:
+            arrival = self._stage.arrive(topic, envelope, record)
+        except InvalidRecord as error:
+            self._world.bury(self._stage.name, envelope, error)
             return unplaced(envelope)
-        arrival = self._stage.arrive(topic, envelope, record)
         self._stage.note(lane.state, envelope, record)
+        if topic == REQUESTS:
+            for source in lane.origins.note(record.request_id, envelope.offset):
+                lane.gather.lose(source, envelope.offset)
         if topic == REQUESTS and arrival.decide_by < NO_DEADLINE:
             lane.deadlines[arrival.origin] = arrival.decide_by + GRACE_MS
         return arrival
@@ -329,7 +340,14 @@ class _JoinFold:
         if wanted:
             lane.gather.ends({topic: self._world.shelf.end((topic, p)) for topic in wanted}, now)
         lane.gather.expire(now)
+        self._drop_strays(p, lane)
         return self._act(p, lane)
+
+    def _drop_strays(self, p: int, lane: _Lane) -> None:
+        for topic, arrival in lane.gather.strays(self._world.shelf.end((REQUESTS, p))):
+            envelope = self._world.shelf.at((topic, p), arrival.offset)
+            error = InvalidRecord("its origin lies behind the last request")
+            self._world.bury(self._stage.name, envelope, error)
 
     def _act(self, p: int, lane: _Lane) -> bool:
         moved = False
@@ -340,6 +358,7 @@ class _JoinFold:
                     self._world.emit(emit)
                 lane.deadlines.pop(gathered.origin, None)
                 lane.gather.settle(gathered.origin)
+                lane.origins.settle(gathered.origin)
         return moved
 
     def _emits(self, p: int, lane: _Lane, gathered: Gathered) -> Sequence[Emit]:

@@ -53,10 +53,14 @@ def committed() -> Mapping[int, SchemaEntry]:
 class Codec:
     """Encodes and decodes records with the committed schemas, and decodes with *older* ones too.
 
-    *compiled* writes and reads today's schemas with `schemas.compiled`, which gives the same bytes.
+    *compiled* writes and reads today's schemas with `schemas.compiled`, which gives the same bytes. What
+    has more than *largest* bytes is not decoded.
     """
 
-    def __init__(self, older: Iterable[SchemaEntry] = (), *, compiled: bool = False) -> None:
+    def __init__(
+        self, older: Iterable[SchemaEntry] = (), *, compiled: bool = False, largest: int | None = None
+    ) -> None:
+        self._largest = largest
         classes = {cls.__name__: cls for cls in RECORDS}
         self._packers: dict[str, Packer[Any]] = {name: Packer(cls) for name, cls in classes.items()}
         self._writers: dict[type, tuple[bytes, Any, Packer[Any]]] = {}
@@ -99,6 +103,7 @@ class Codec:
         if data is None or len(data) < _HEAD.size:
             message = "no value" if data is None else f"{len(data)} bytes are too few for a record"
             raise UndecodableError(message)
+        self.check_size(data)
         magic, schema_id = _HEAD.unpack_from(data)
         if magic != MAGIC:
             message = f"the first byte is {magic}, not {MAGIC}: not the wire format"
@@ -115,6 +120,12 @@ class Codec:
             message = f"{len(data) - end} bytes are left over after schema {schema_id}"
             raise UndecodableError(message)
         return record
+
+    def check_size(self, data: bytes | None) -> None:
+        """Raise `UndecodableError` if *data* has more bytes than are ever decoded."""
+        if data is not None and self._largest is not None and len(data) > self._largest:
+            message = f"{len(data)} bytes are more than the {self._largest} that a record may have"
+            raise UndecodableError(message)
 
     def _body(self, schema_id: int, data: bytes) -> tuple[Any, int]:
         """Return the record after the head of *data*, and where it ends."""

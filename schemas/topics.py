@@ -44,6 +44,13 @@ MAJOR = 0
 """Major version of every topic; 0 until the schemas are declared stable."""
 
 
+MAX_BYTES = 8 * 1024 * 1024
+"""What a record of any topic may have on the broker."""
+
+LETTER_BYTES = 64 * 1024
+"""What a dead letter has besides the original: place, reason, and its own headers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A logical topic. A name with ``<...>`` is a family: one topic per role, provider or source."""
@@ -57,6 +64,7 @@ class Topic:
     partitions: str = "all"
     compacted: bool = False
     note: str = ""
+    max_bytes: int = MAX_BYTES
 
 
 CATALOGUE: tuple[Topic, ...] = (
@@ -92,7 +100,7 @@ CATALOGUE: tuple[Topic, ...] = (
         (Decision,),
         "request_id",
         "decision",
-        ("decision",),
+        ("decision", "dispatch"),
         ("decision", "dispatch"),
         note="the first one of a request in partition order is the decision",
     ),
@@ -142,6 +150,7 @@ CATALOGUE: tuple[Topic, ...] = (
         ("admission", "signals", "decision", "dispatch", "provider"),
         ("submit",),
         note="original bytes untouched, partition of the original",
+        max_bytes=MAX_BYTES + LETTER_BYTES,
     ),
     Topic(
         "control.policy",

@@ -32,6 +32,7 @@ from schemas.topics import (
     signals_topic,
 )
 from streams.claims import ClaimCheck
+from streams.letters import DeadLetters, LetterLimits
 from streams.log import Log
 from streams.outbox import Outbox
 from streams.pauses import Pauses
@@ -96,14 +97,21 @@ class Tuning:
     work: WorkLimits = field(default_factory=WorkLimits)
 
 
-def make_world(log: Log, telemetry: Telemetry, worker: str, claims: ClaimCheck | None = None) -> World:
+def make_world(
+    log: Log,
+    telemetry: Telemetry,
+    worker: str,
+    claims: ClaimCheck | None = None,
+    limits: LetterLimits | None = None,
+) -> World:
     """Return what runners need, around *log*; without *claims* large bodies are refused."""
-    codec = Codec()
+    codec = Codec(largest=(limits or LetterLimits()).record_bytes)
     outbox = Outbox(log, codec, worker)
     outbox.sent = telemetry.sent
     pauses = Pauses(codec)
+    letters = DeadLetters(outbox, pauses, telemetry, limits or LetterLimits())
     policies = Policies(log, codec, {CONTROL_EVENTS: pauses.take})
-    return World(log, codec, outbox, policies, pauses, telemetry, worker, claims or ClaimCheck())
+    return World(log, codec, outbox, policies, pauses, telemetry, worker, letters, claims or ClaimCheck())
 
 
 def runner_for(  # noqa: PLR0913 - what the composition root composes

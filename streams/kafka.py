@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from agents.errors import Unavailable
 from schemas.envelope import Envelope
-from schemas.topics import full_name, logical_name
+from schemas.topics import LETTER_BYTES, full_name, logical_name
 from streams.kafka_consumer import ISOLATION, KafkaConsumer, envelope_of, unavailable
 from streams.log import TP, Placed
 
@@ -61,7 +61,7 @@ class KafkaLog:
             acks="all",
             linger_ms=s.linger_ms,
             max_batch_size=256 * 1024,
-            max_request_size=s.max_request_bytes,
+            max_request_size=s.max_request_bytes + LETTER_BYTES,  # of dead letters
             compression_type=s.compression,
             **s.security,
         )

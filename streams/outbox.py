@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 
 from agents.topology import Emit
@@ -12,6 +13,7 @@ from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.topics import DEAD_LETTERS
 from streams.log import Log, Placed
 
+_LONGEST_KEY = 256
 _JOB_LIKE = (Job, AttemptStarted, AttemptEnded)
 
 
@@ -38,8 +40,12 @@ class Outbox:
         value = self._codec.encode(letter)
         partitions = await self._log.partitions(DEAD_LETTERS)
         place = (DEAD_LETTERS, letter.partition % max(partitions, 1))
-        emit = Emit(DEAD_LETTERS, place[1], letter.request_id or letter.key or b"", letter)
-        return await (await self._log.send(place, letter.key, value, self._headers(emit)))
+        key = letter.key
+        if key is not None and len(key) > _LONGEST_KEY:
+            # The letter holds the key itself; twice a large one might not fit into the topic.
+            key = hashlib.sha256(key).digest()
+        emit = Emit(DEAD_LETTERS, place[1], letter.request_id or key or b"", letter)
+        return await (await self._log.send(place, key, value, self._headers(emit)))
 
     def _headers(self, emit: Emit) -> list[tuple[str, bytes]]:
         record = emit.record

@@ -56,6 +56,10 @@ class Pauses:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def hold(self, paused: Paused) -> None:
+        """Obey *paused* at once, before it has come back from the log."""
+        self._held.setdefault(Target(paused.scope, paused.name), paused)
+
     @property
     def held(self) -> Mapping[Target, Paused]:
         """Return what is paused, oldest first."""

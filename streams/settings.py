@@ -12,11 +12,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agents.errors import ConfigError
 from agents.topology import WINDOW
+from schemas.topics import MAX_BYTES
 from streams.app import Context, Tuning
 from streams.claims import INLINE_BYTES, ClaimCheck, ClaimLimits
 from streams.clients.claims import store_at
 from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
+from streams.letters import RECORD_BYTES, LetterLimits
 from streams.runners.working import WorkLimits
 
 _MAX_PORT = 65535
@@ -43,6 +45,11 @@ class Settings(BaseSettings):
     window: int = Field(default=WINDOW, ge=WINDOW)
     concurrency: int = Field(default=64, ge=1)
     jobs: int = Field(default=512, ge=1)
+    record_bytes: int = Field(default=RECORD_BYTES, ge=1024, le=MAX_BYTES)
+    dead_letters_in_a_row: int = Field(default=200, ge=0)
+    dead_letter_ratio: float = Field(default=0.5, ge=0, le=1)
+    dead_letter_sample: int = Field(default=1000, ge=1)
+    dead_letter_budget_s: float = Field(default=120.0, gt=0)
     drain_s: float = Field(default=10.0, ge=0)
     stuck_s: float = Field(default=120.0, gt=0)
     outage_s: float = Field(default=300.0, gt=0)
@@ -71,6 +78,17 @@ class Settings(BaseSettings):
         """Return the claim check; raises `ConfigError` for a store that cannot be used."""
         limits = ClaimLimits(self.inline_bytes, self.claim_budget_s)
         return ClaimCheck(store_at(self.claims) if self.claims else None, limits)
+
+    @property
+    def letter_limits(self) -> LetterLimits:
+        """Return when a stage stops, and what a record may have."""
+        return LetterLimits(
+            self.dead_letters_in_a_row,
+            self.dead_letter_ratio,
+            self.dead_letter_sample,
+            self.dead_letter_budget_s,
+            self.record_bytes,
+        )
 
     def context(self, cluster: str) -> Context:
         """Return where a worker runs."""

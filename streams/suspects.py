@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from agents.errors import PoisonRecord
+
 OPEN, ALONE, CRASHES = "open", "alone", "crashes"
 _OURS = frozenset({OPEN, ALONE, CRASHES})
 CONDEMNED = 3
@@ -51,6 +53,11 @@ def suspects_of(metadata: str, committed: int, width: int) -> Suspects:
         offset, crashes = -1, 0
     until = committed + width if crashed else 0
     return Suspects(max(until, offset + 1), offset, crashes + crashed if offset >= 0 else 0)
+
+
+def poison(crashes: int) -> PoisonRecord:
+    """Return why a record that ended *crashes* processes is not run again."""
+    return PoisonRecord(f"its step ended the process {crashes} times while nothing else was in flight")
 
 
 def own_text(metadata: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ EVENTS = frozenset(
         "JobDispatched",
         "RequestCompleted",
         "RecordDeadLettered",
+        "StageStopped",
         "StageWaiting",
         "CommitRejected",
         "StackStarted",
@@ -107,6 +108,12 @@ class Telemetry:
         )
         self.dead = Counter(
             "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
+        )
+        self.stage_stopped = Gauge(
+            "signalbox_stage_stopped",
+            "1 while the limit of dead letters has stopped the stage.",
+            ["stage"],
+            registry=r,
         )
         self.late = Gauge(
             "signalbox_late_signals", "Signals that came too late to count.", ["stage"], registry=r
@@ -201,6 +208,17 @@ class Telemetry:
             partition=envelope.partition,
             offset=envelope.offset,
         )
+
+    def stopped(self, stage: str, role: str, reason: str) -> None:
+        """Log and show that *stage* is past its limit of dead letters and consumes nothing."""
+        self.stage_stopped.labels(stage).set(1)
+        self.event(
+            "StageStopped", "error", stage=stage, reason=reason, next=f"signalbox resume --stage {role}"
+        )
+
+    def restarted(self, stage: str) -> None:
+        """Show that *stage* consumes again."""
+        self.stage_stopped.labels(stage).set(0)
 
     def waiting(self, stage: str, what: str) -> None:
         """Log, once until something moves, that *stage* waits for *what*."""

@@ -24,7 +24,7 @@ def topic_settings(name: str) -> Mapping[str, str]:
     settings = {
         "message.timestamp.type": "LogAppendTime",
         "retention.ms": str(_RETENTION_MS[topic.retention]),
-        "max.message.bytes": str(8 * 1024 * 1024),
+        "max.message.bytes": str(topic.max_bytes),
     }
     if topic.compacted:
         settings["cleanup.policy"] = "compact"

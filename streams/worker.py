@@ -122,7 +122,13 @@ class Worker:
             watchdog = self._watched(log, stack)
             await log.start()
             stack.push_async_callback(log.stop)
-            world = make_world(log, self._telemetry, self._instance, self._settings.claim_check())
+            world = make_world(
+                log,
+                self._telemetry,
+                self._instance,
+                self._settings.claim_check(),
+                self._settings.letter_limits,
+            )
             await world.policies.start()
             stack.push_async_callback(world.policies.stop)
             ports = await ports_for(self._role, self._settings, stack)

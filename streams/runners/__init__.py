@@ -10,6 +10,7 @@ from agents.policy import PolicyBook
 from schemas.codec import Codec
 from schemas.envelope import Envelope
 from streams.claims import ClaimCheck
+from streams.letters import DeadLetters
 from streams.log import TP, Commit, Log
 from streams.outbox import Outbox
 from streams.pauses import Pauses
@@ -29,6 +30,7 @@ class World:
     pauses: Pauses
     telemetry: Telemetry
     worker: str
+    letters: DeadLetters
     claims: ClaimCheck = field(default_factory=ClaimCheck)
 
     @property

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.errors import PolicyMissing
+from agents.errors import InvalidRecord, PolicyMissing, Unavailable
 from agents.gather import Arrival, Gather, Gathered
-from agents.step import dead_letter
-from agents.topology import Emit, JoinStage, gather_for, unplaced
+from agents.lost import Origins
+from agents.topology import Emit, JoinStage, gather_for, missing, unplaced
 from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from schemas.topics import REQUESTS
 from streams.log import TP, Commit, Placed
 from streams.policies import SAY_AGAIN_S
 from streams.runners import Group, Progress, World
+from streams.suspects import CONDEMNED, poison
 from streams.vitals import Head
 
 _CHECKPOINT_EVERY = 1000
@@ -30,6 +31,7 @@ class _Lane:
 
     gather: Gather
     state: Any
+    origins: Origins
     written: dict[int, int] = field(default_factory=dict)
     floor: int = 0
     checkpoints: deque[tuple[int, int]] = field(default_factory=deque)
@@ -44,15 +46,22 @@ class JoinRunner:
         self.topics = (REQUESTS, *stage.inputs)
         self._stage = stage
         self._world = world
+        self._burial = world.letters.of(stage.name, stage.role)
         self._accepts = dict(zip(self.topics, stage.accepts, strict=True))
         self._lanes: dict[int, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress = Progress()
+        self._stepping = asyncio.Lock()
         self._group: Group | None = None
 
     def bind(self, group: Group) -> None:
         """Take the member that asks and records what the group committed."""
         self._group = group
+
+    @property
+    def width(self) -> int:
+        """Return how many requests behind the commit may have been stepped."""
+        return self._stage.window
 
     async def assigned(self, partitions: frozenset[TP]) -> None:
         """Rebuild each partition: committed offsets, then what the role itself wrote since."""
@@ -88,7 +97,8 @@ class JoinRunner:
                 checkpoints.append((envelope.timestamp, envelope.offset))
             self._read_back(state, envelope, start[REQUESTS], written)
         known = [] if own[0] in self._stage.inputs else list(written)
-        lane = _Lane(gather_for(self._stage, start, known), state, dict(written), last, checkpoints)
+        gather, origins = gather_for(self._stage, start, known), Origins(self._stage.window)
+        lane = _Lane(gather, state, origins, dict(written), last, checkpoints)
         if own[0] in self._stage.inputs:
             lane.written.clear()
         return lane
@@ -123,30 +133,71 @@ class JoinRunner:
         try:
             record = self._world.codec.decode_as(self._accepts[topic], envelope.value)
         except UndecodableError as error:
-            await self._bury(envelope, error)
-            return unplaced(envelope)
+            await self._burial.bury(envelope, error)
+            origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
+            return unplaced(envelope) if origin is None else missing(envelope, origin)
         if topic == self._stage.reads_back and envelope.offset % _CHECKPOINT_EVERY == 0:
             lane.checkpoints.append((envelope.timestamp, envelope.offset))
+        try:
+            arrival = await self._placed(topic, envelope, record)
+        except InvalidRecord as error:
+            await self._burial.bury(envelope, error)
+            return unplaced(envelope)
         self._stage.note(lane.state, envelope, record)
+        if topic == REQUESTS:
+            for source in lane.origins.note(record.request_id, envelope.offset):
+                lane.gather.lose(source, envelope.offset)
+        return arrival
+
+    async def _placed(self, topic: str, envelope: Envelope, record: Any) -> Arrival:
         while True:
             try:
                 return self._stage.arrive(topic, envelope, record)
-            except PolicyMissing as missing:
+            except PolicyMissing as absent:
                 self._world.telemetry.waiting(self._stage.name, "policy")
-                await self._world.policies.has(missing.policy_hash, SAY_AGAIN_S)
+                await self._world.policies.has(absent.policy_hash, SAY_AGAIN_S)
 
     async def _advance(self, p: int, lane: _Lane) -> None:
         """Step whatever is ready; acknowledgements are awaited beside, bounded by the window."""
-        ready = lane.gather.ready()
-        if not ready:
-            return
-        sent = []
-        for gathered in ready:
-            emits = await self._step(p, lane, gathered)
-            sent.append((gathered.origin, [await self._world.outbox.send(emit) for emit in emits]))
-        task = asyncio.create_task(self._settle(p, lane, sent))
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        while ready := lane.gather.ready():
+            sent = []
+            for gathered in ready:
+                if self._group is not None and self._group.is_suspect((REQUESTS, p), gathered.origin):
+                    await self._alone(self._group, p, lane, gathered)
+                else:
+                    sent.append((gathered.origin, await self._sent(await self._step(p, lane, gathered))))
+            if sent:
+                task = asyncio.create_task(self._settle(p, lane, sent))
+                self._tasks.add(task)
+                task.add_done_callback(self._finished)
+
+    async def _sent(self, emits: Sequence[Emit]) -> list[Any]:
+        return [await self._world.outbox.send(emit) for emit in emits]
+
+    async def _alone(self, group: Group, p: int, lane: _Lane, gathered: Gathered) -> None:
+        """Step what may have ended the last process, on record and with no other step at the same time."""
+        async with self._stepping:
+            try:
+                crashes = await group.alone((REQUESTS, p), gathered.origin)
+            except Unavailable:
+                return  # given away meanwhile: its next owner gathers it again
+            if crashes < CONDEMNED:
+                emits = await self._step(p, lane, gathered)
+            else:
+                await self._burial.bury(await self._original(p, gathered.origin), poison(crashes), crashes)
+                emits = self._stage.on_failure(p, gathered, self._world.now())
+            acks = await self._sent(emits)
+            placed: list[Placed] = [await ack for ack in acks]
+            if lane.alive:
+                self._settled(lane, gathered.origin, placed)
+            group.done((REQUESTS, p))
+
+    def _settled(self, lane: _Lane, origin: int, placed: Sequence[Placed]) -> None:
+        if placed:
+            lane.written[origin] = placed[0].offset
+        lane.gather.settle(origin)
+        lane.origins.settle(origin)
+        self._progress.done += 1
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -158,8 +209,9 @@ class JoinRunner:
         try:
             emits = self._stage.step(lane.state, p, gathered, now)
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
-            await self._bury(await self._original(p, gathered.origin), error)
+            await self._burial.bury(await self._original(p, gathered.origin), error)
             return self._stage.on_failure(p, gathered, now)
+        self._burial.succeeded(1)
         self._world.telemetry.stepped(self._stage.name, emits)
         return emits
 
@@ -168,20 +220,12 @@ class JoinRunner:
             return envelope
         return Envelope(REQUESTS, p, offset, 0, None, None)
 
-    async def _bury(self, envelope: Envelope, error: Exception) -> None:
-        world = self._world
-        await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
-        world.telemetry.dead_lettered(self._stage.name, envelope, error)
-
     async def _settle(self, p: int, lane: _Lane, sent: list[tuple[int, list[Any]]]) -> None:
         for origin, acks in sent:
             placed: list[Placed] = [await ack for ack in acks]
             if not lane.alive:
                 return
-            if placed:
-                lane.written[origin] = placed[0].offset
-            lane.gather.settle(origin)
-            self._progress.done += 1
+            self._settled(lane, origin, placed)
         self._world.telemetry.stage_done(self._stage.name, len(sent))
         await self._advance(p, lane)
 
@@ -225,7 +269,18 @@ class JoinRunner:
                 ends = await self._world.log.ends([(topic, p) for topic in wanted])
                 lane.gather.ends({topic: ends[topic, p] for topic in wanted}, now)
             lane.gather.expire(now)
+            await self._drop_strays(p, lane)
             await self._advance(p, lane)
+
+    async def _drop_strays(self, p: int, lane: _Lane) -> None:
+        """Bury what claims to derive from a request that does not exist; it would be held for ever."""
+        if not any(topic != REQUESTS for topic in lane.gather.paused()):
+            return
+        end = (await self._world.log.ends([(REQUESTS, p)]))[REQUESTS, p]
+        for topic, arrival in lane.gather.strays(end):
+            async for envelope in self._world.log.read({(topic, p): arrival.offset}):
+                await self._burial.bury(envelope, InvalidRecord("its origin lies behind the last request"))
+                break
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for acknowledgements that are outstanding."""

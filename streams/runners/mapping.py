@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.errors import PolicyMissing, Unavailable
-from agents.step import dead_letter
 from agents.topology import Emit, MapStage
 from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
 from streams.log import TP, Commit
 from streams.prefix import Prefix, Segment
-from streams.runners import Progress, World
+from streams.runners import Group, Progress, World
+from streams.suspects import CONDEMNED, poison
 from streams.vitals import Head
 
 _RETRY_S = 0.2
@@ -31,11 +31,22 @@ class MapRunner:
         self.topics = (stage.source,)
         self._stage = stage
         self._world = world
+        self._burial = world.letters.of(stage.name, stage.role)
         self._slots = asyncio.Semaphore(stage.concurrency)
         self._prefixes: dict[TP, Prefix] = {}
         self._moved = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress = Progress()
+        self._group: Group | None = None
+
+    @property
+    def width(self) -> int:
+        """Return how many records behind the commit may have been in flight."""
+        return self._stage.span
+
+    def bind(self, group: Group) -> None:
+        """Take the member that tells and records what may have ended the last process."""
+        self._group = group
 
     async def assigned(self, partitions: frozenset[TP]) -> None:
         """Start a prefix for each partition."""
@@ -50,22 +61,53 @@ class MapRunner:
     async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
         """Cut *batch* into chunks and start each as soon as there is a slot."""
         prefix = self._prefixes.get(tp)
-        for start in range(0, len(batch), self._stage.chunk):
-            chunk = batch[start : start + self._stage.chunk]
+        start = 0
+        while start < len(batch):
+            suspect = self._group is not None and self._group.is_suspect(tp, batch[start].offset)
+            chunk = batch[start : start + (1 if suspect else self._stage.chunk)]
+            start += len(chunk)
             while prefix is not None and prefix.span(chunk[-1].offset + 1) > self._stage.span:
                 # A role that ran ahead of one hung chunk would outrun the gather's window.
                 self._moved.clear()
                 await self._moved.wait()
             await self._world.pauses.running(self.group)
             await self._slots.acquire()
+            crashes = await self._alone(tp, chunk[0].offset) if suspect else 0
             if prefix is None or self._prefixes.get(tp) is not prefix:
                 # Assigned anew meanwhile: the rest comes again, and must not count for the new prefix.
                 self._slots.release()
                 return
             segment = prefix.begin(chunk[0].offset, chunk[-1].offset + 1, self._world.now())
-            task = asyncio.create_task(self._run(segment, chunk))
+            condemned = crashes >= CONDEMNED
+            work = self._condemn(segment, chunk[0], crashes) if condemned else self._run(segment, chunk)
+            task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._finished)
+            if suspect and self._group is not None:
+                await asyncio.wait([task])
+                self._group.done(tp)
+
+    async def _alone(self, tp: TP, offset: int) -> int:
+        """Let everything else end and say so; return how many processes the record there has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        try:
+            return 0 if self._group is None else await self._group.alone(tp, offset)
+        except Unavailable:
+            return 0  # given away meanwhile, which the caller sees
+
+    async def _condemn(self, segment: Segment, envelope: Envelope, crashes: int) -> None:
+        """Bury a record that ends whatever process steps it, and report for it, unless that ends it too."""
+        acks = []
+        try:
+            await self._burial.bury(envelope, poison(crashes), crashes)
+            if crashes == CONDEMNED and (pair := await self._decoded(envelope)) is not None:
+                acks = [await self._world.outbox.send(emit) for emit in self._stage.on_failure(*pair)]
+        finally:
+            self._slots.release()
+        for ack in acks:
+            await ack
+        segment.done = True
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -87,12 +129,13 @@ class MapRunner:
         self._world.telemetry.stage_done(self._stage.name, len(chunk))
 
     async def _decoded(self, envelope: Envelope) -> tuple[Envelope, Any] | None:
-        if self._stage.accepts is None:
-            return envelope, None
         try:
+            if self._stage.accepts is None:
+                self._world.codec.check_size(envelope.value)
+                return envelope, None
             return envelope, self._world.codec.decode_as(self._stage.accepts, envelope.value)
         except UndecodableError as error:
-            await self._bury(envelope, error)
+            await self._burial.bury(envelope, error)
             return None
 
     async def _step(self, decoded: Sequence[tuple[Envelope, Any]]) -> list[Emit]:
@@ -117,20 +160,17 @@ class MapRunner:
                 middle = len(decoded) // 2
                 return [*await self._step(decoded[:middle]), *await self._step(decoded[middle:])]
             decoded = await claims.at_hand(decoded)
-        return [emit for out in await self._stage.step(decoded) for emit in out]
+        out = await self._stage.step(decoded)
+        self._burial.succeeded(len(decoded))
+        return [emit for emits in out for emit in emits]
 
     async def _one_by_one(self, decoded: Sequence[tuple[Envelope, Any]], error: Exception) -> list[Emit]:
         """Find the records that fail by themselves; bury those, keep what the others cause."""
         if len(decoded) > 1:
             return [emit for pair in decoded for emit in await self._step([pair])]
         envelope, record = decoded[0]
-        await self._bury(envelope, error)
+        await self._burial.bury(envelope, error)
         return list(self._stage.on_failure(envelope, record))
-
-    async def _bury(self, envelope: Envelope, error: Exception) -> None:
-        world = self._world
-        await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
-        world.telemetry.dead_lettered(self._stage.name, envelope, error)
 
     def reached(self, tp: TP, position: int) -> None:
         """Let the prefix go over a gap."""

@@ -15,7 +15,6 @@ from agents.gather import NO_DEADLINE
 from agents.policy import Policy
 from agents.ports import Complete, HttpReply
 from agents.providers import ProviderConfig
-from agents.step import dead_letter
 from agents.topology import WorkStage, emit_for
 from agents.work import RUN, SKIP, Conclusion, Ledger, Unanswered, conclude, ended, expired, started
 from schemas.codec import UndecodableError
@@ -70,6 +69,7 @@ class WorkRunner:
         self.topics = (stage.source,)
         self._stage = stage
         self._world = world
+        self._burial = world.letters.of(stage.name, stage.role)
         self._complete = complete
         self._dialect = dialect
         self._limits = limits
@@ -146,7 +146,7 @@ class WorkRunner:
         try:
             job: Job = self._world.codec.decode_as(Job, envelope.value)
         except UndecodableError as error:
-            await self._bury(envelope, error)
+            await self._burial.bury(envelope, error)
         else:
             await self._once(lane, envelope, job)
         segment.done = True
@@ -164,10 +164,11 @@ class WorkRunner:
             lane.running[job.key] = mine
         try:
             await self._run(lane, envelope, job)
+            self._burial.succeeded(1)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
-            await self._bury(envelope, error)
+            await self._burial.bury(envelope, error)
         finally:
             lane.running.pop(job.key, None)
             self._parked.discard(job.key)
@@ -303,11 +304,6 @@ class WorkRunner:
         placed: Placed = await (await self._world.outbox.send(emit_for(record)))
         lane.ledger.note(record)
         lane.checkpoint(placed)
-
-    async def _bury(self, envelope: Envelope, error: Exception) -> None:
-        world = self._world
-        await world.outbox.send_dead_letter(dead_letter(self._stage.name, envelope, error, now=world.now()))
-        world.telemetry.dead_lettered(self._stage.name, envelope, error)
 
     def reached(self, tp: TP, position: int) -> None:
         """Let the prefix go over a gap."""

@@ -1,5 +1,6 @@
 """The topology as a value: its stages, what each emits and where, and every plugin in its place."""
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -9,9 +10,9 @@ import agents.providers
 import agents.selectors
 import agents.signals
 from agents.admission import Admission
-from agents.dispatch import DEAD_LETTERED
-from agents.errors import PolicyMissing, Refused
-from agents.gather import NO_DEADLINE, NO_ORIGIN, Gather, Gathered, Part
+from agents.dispatch import DEAD_LETTERED, TAKEN_BACK
+from agents.errors import InvalidRecord, PolicyMissing, Refused
+from agents.gather import NO_ORIGIN, Gather, Gathered, Part
 from agents.policy import PolicyBook
 from agents.providers import provider
 from agents.registry import DuplicatePluginError, PluginConfig, Registry
@@ -174,12 +175,12 @@ def test_a_decision_that_died_says_so_at_its_origin() -> None:
     assert emit.record.origin == Origin(3, 7)
 
 
-def test_dispatch_waits_for_a_decision_without_a_deadline() -> None:
-    """A request demands `decisions` and nothing else, for as long as it takes, and keeps its body."""
+def test_dispatch_waits_for_a_decision_until_the_request_is_of_no_use() -> None:
+    """A request demands `decisions` and nothing else, up to its own deadline, and keeps its body."""
     stage = dispatch_stage()
     arrival = stage.arrive(REQUESTS, envelope(REQUESTS), ASKED)
 
-    assert (arrival.demanded, arrival.decide_by) == ((DECISIONS,), NO_DEADLINE)
+    assert (arrival.demanded, arrival.decide_by) == ((DECISIONS,), ASKED.deadline)
     assert arrival.record is ASKED
     assert stage.arrive(DECISIONS, envelope(DECISIONS, 5), decision(ASKED, Origin(3, 7))).origin == 7
 
@@ -198,7 +199,43 @@ def test_dispatch_acts_on_the_first_decision_only() -> None:
     assert isinstance(emit.record, Job)
     assert (emit.topic, emit.partition) == (jobs_topic("north"), 3)
     assert stage.step(state, 3, both[1], NOW) == ()
-    assert stage.on_failure(3, both[0], NOW) == ()
+
+
+def test_a_request_that_nobody_decided_in_time_ends_with_an_error() -> None:
+    """Past its deadline it gets a Result; before that, a decision that cannot be read is a failure."""
+    stage = dispatch_stage()
+    nothing = Gathered(7, ASKED, {}, (DECISIONS,))
+    [emit] = stage.step(stage.state(), 3, nothing, ASKED.deadline + 1)
+
+    assert (emit.topic, emit.record.status, emit.record.error_code) == (RESULTS, 504, "deadline_exceeded")
+    with pytest.raises(InvalidRecord, match="cannot be read"):
+        stage.step(stage.state(), 3, nothing, ASKED.deadline)
+
+
+def test_a_decision_that_could_not_be_dispatched_is_taken_back() -> None:
+    """Whoever is decided after a failed dispatch counts as first, as a redriven request is."""
+    stage = dispatch_stage()
+    state = stage.state()
+    first = decision(ASKED, Origin(3, 7))
+    [back] = stage.on_failure(3, Gathered(7, ASKED, {DECISIONS: Part(0, NOW, first)}, ()), NOW)
+    again = decision(ASKED, Origin(3, 9))
+    for offset, record in enumerate((first, back.record, again)):
+        stage.note(state, envelope(DECISIONS, offset), record)
+
+    assert (back.topic, back.record.core.failure, back.record.origin) == (DECISIONS, TAKEN_BACK, Origin(3, 7))
+    assert stage.step(state, 3, Gathered(7, ASKED, {DECISIONS: Part(1, NOW, back.record)}, ()), NOW) == ()
+    [emit] = stage.step(state, 3, Gathered(9, ASKED, {DECISIONS: Part(2, NOW, again)}, ()), NOW)
+    assert isinstance(emit.record, Job)
+
+
+@pytest.mark.parametrize("stage", [dispatch_stage(), decision_stage(["heuristics"], BOOK)])
+def test_a_derived_record_of_another_partition_is_no_part(stage: JoinStage) -> None:
+    """An origin in another partition, or before the first offset, breaks the contract."""
+    source = stage.inputs[0]
+    record = decision(ASKED, Origin(2, 7)) if source == DECISIONS else heuristics()
+    for origin in (Origin(2, 7), Origin(3, -1)):
+        with pytest.raises(InvalidRecord, match="another partition"):
+            stage.arrive(source, envelope(source), replace(record, origin=origin))
 
 
 def test_every_record_of_the_pipeline_has_a_topic() -> None:

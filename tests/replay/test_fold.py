@@ -207,7 +207,7 @@ async def test_a_recorded_log_keeps_its_offsets() -> None:
         Envelope("requests", 1, 40, START, b"k", encode(request)),
         Envelope("requests", 1, 47, START, b"k", encode(replace(request, request_id=b"1" * 16))),
     ]
-    late = replace(signal(request, 47, matched=True), origin=Origin(1, 47))
+    late = replace(signal(request, 47, matched=True), origin=Origin(1, 47), request_id=b"1" * 16)
     recorded.append(Envelope("signals.embedding", 1, 9, START, b"k", encode(late)))
     world.fold.load(recorded)
     await world.fold.finish()
@@ -223,7 +223,7 @@ async def test_requests_wait_for_their_policy() -> None:
     """Nothing is observed or decided until the stamped policy has been published."""
     world = World(known=False)
     world.ask("r", "python")
-    await world.fold.finish()
+    await world.fold.run()
     assert world.kinds() == []
 
     published = PolicyPublished(POLICY.hash, POLICY.normal_form, "test", START)
