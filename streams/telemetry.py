@@ -85,7 +85,10 @@ class Telemetry:
         self._log = structlog.get_logger().bind(role=role)
         self._waiting: set[tuple[str, str]] = set()
         self._told_to_wait: tuple[str, float] = ("", -math.inf)
-        r = self.registry
+        self._count(self.registry)
+        self._gauge(self.registry)
+
+    def _count(self, r: CollectorRegistry) -> None:
         self.records = Counter(
             "signalbox_records_done_total", "Records a stage finished.", ["stage"], registry=r
         )
@@ -109,6 +112,8 @@ class Telemetry:
         self.dead = Counter(
             "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
         )
+
+    def _gauge(self, r: CollectorRegistry) -> None:
         self.stage_stopped = Gauge(
             "signalbox_stage_stopped",
             "1 while the limit of dead letters has stopped the stage.",
