@@ -29,6 +29,7 @@ from schemas.topics import (
     attempts_topic,
     inbox_topic,
     jobs_topic,
+    retry_topic,
     signals_topic,
 )
 from streams.claims import ClaimCheck
@@ -44,6 +45,7 @@ from streams.runners.working import WorkLimits, WorkRunner
 from streams.telemetry import Telemetry
 
 INBOX = "json"
+RETRY_DELAYS = ("1s", "10s", "1m", "10m", "1h")
 
 
 def load_registries() -> None:
@@ -73,6 +75,7 @@ def topic_counts(providers: Iterable[str], partitions: int) -> Mapping[str, int]
         "signals.<role>": [signals_topic(role) for role in signal_roles()],
         "jobs.<provider>.<class>": [jobs_topic(name) for name in names],
         "attempts.<provider>": [attempts_topic(name) for name in names],
+        "retry.<delay>": [retry_topic(delay) for delay in RETRY_DELAYS],
     }
     return {
         name: 1 if topic.partitions == "one" else partitions

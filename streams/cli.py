@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 import typer
@@ -31,7 +31,16 @@ from streams.telemetry import Telemetry, configure_logging
 OK, NO, USAGE, DOWN = 0, 1, 2, 3
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Broker = Annotated[str | None, typer.Option(help="Kafka, host:port; default: the running stack's.")]
-FindBroker = Callable[[Path], str | None]
+
+
+class Found(NamedTuple):
+    """The broker of a running stack, and the file with its TLS and SASL settings."""
+
+    broker: str
+    settings: Path | None = None
+
+
+FindBroker = Callable[[Path], Found | None]
 Dir = Annotated[Path, typer.Option("--dir", help="The folder of the running stack.")]
 FOLDER = Path(".signalbox")
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, a YAML file.")]
@@ -202,14 +211,15 @@ def located(find_broker: FindBroker, broker: str | None, folder: Path) -> Settin
     """Return the settings with the broker that is meant; raises `Unavailable` if none is known."""
     known = settings()
     running = None if broker or known.broker else find_broker(folder)
-    address = broker or known.broker or running
+    address = broker or known.broker or (running.broker if running else "")
     if not address:
         raise Unavailable(
             f"no stack runs in {folder}: start one with `signalbox up --workers`, or pass --broker HOST:PORT"
         )
     # The workers of the stack in a folder keep large bodies there, so whoever talks to it does too.
     claims = str(claims_folder(folder)) if running and not known.claims else None
-    return settings(broker=address, claims=claims)
+    security = running.settings if running and known.broker_settings is None else None
+    return settings(broker=address, claims=claims, broker_settings=security)
 
 
 def register(app: typer.Typer, find_broker: FindBroker) -> None:

@@ -21,6 +21,7 @@ from schemas.envelope import Envelope
 from schemas.topics import LETTER_BYTES, full_name, logical_name
 from streams.kafka_consumer import ISOLATION, KafkaConsumer, envelope_of, unavailable
 from streams.log import TP, Placed
+from streams.reachability import why_unreachable
 
 _MAX_READ = 2000
 _READ_POLL_MS = 200
@@ -32,7 +33,7 @@ class KafkaSettings:
 
     bootstrap: str
     prefix: str = "signalbox"
-    security: Mapping[str, Any] = field(default_factory=dict)
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
     linger_ms: int = 2
     max_request_bytes: int = 8 * 1024 * 1024
     session_timeout_ms: int = 10_000
@@ -71,7 +72,8 @@ class KafkaLog:
             await self._probe.start()
         except (KafkaError, OSError) as error:
             await self.stop()
-            message = f"no Kafka broker answers at {s.bootstrap} ({type(error).__name__}); see `signalbox up`"
+            reason = await why_unreachable(s.bootstrap, s.security) or type(error).__name__
+            message = f"no Kafka broker can be used at {s.bootstrap}: {reason}"
             raise Unavailable(message) from error
 
     async def stop(self) -> None:

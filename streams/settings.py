@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from agents.errors import ConfigError
 from agents.topology import WINDOW
@@ -20,6 +20,7 @@ from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
 from streams.letters import RECORD_BYTES, LetterLimits
 from streams.runners.working import WorkLimits
+from streams.security import BrokerSecurity, read_secret, read_values, security_of
 
 _MAX_PORT = 65535
 _MOST_INLINE = 2 * 1024 * 1024
@@ -29,10 +30,12 @@ _MOST_INLINE = 2 * 1024 * 1024
 class Settings(BaseSettings):
     """Settings of one process; each is an environment variable ``SIGNALBOX_<NAME>``.
 
-    A provider's key is read from the file ``SIGNALBOX_KEY_FILES`` names for it, never from arguments.
+    Secrets come from files or the environment, never from arguments, and no representation shows them.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SIGNALBOX_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SIGNALBOX_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     broker: str = ""
     prefix: str = "signalbox"
@@ -41,7 +44,12 @@ class Settings(BaseSettings):
     triton: str = ""
     providers: dict[str, str] = Field(default_factory=dict)
     key_files: dict[str, Path] = Field(default_factory=dict)
-    security: dict[str, Any] = Field(default_factory=dict)
+    keys: dict[str, SecretStr] = Field(default_factory=dict)
+    broker_settings: Path | None = None
+    security: dict[str, Any] = Field(default_factory=dict, repr=False)
+    sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    triton_settings: Path | None = None
     window: int = Field(default=WINDOW, ge=WINDOW)
     concurrency: int = Field(default=64, ge=1)
     jobs: int = Field(default=512, ge=1)
@@ -67,7 +75,26 @@ class Settings(BaseSettings):
             host, _, port = address.strip().rpartition(":")
             if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
                 raise ConfigError(f"broker address {address!r} is not of the form HOST:PORT")
-        return KafkaSettings(self.broker, self.prefix, self.security)
+        return KafkaSettings(self.broker, self.prefix, self.broker_security.arguments())
+
+    @property
+    def broker_security(self) -> BrokerSecurity:
+        """Return how to log in to the broker; raises `ConfigError` for what cannot be used.
+
+        The environment wins over the file, a password of its own over both.
+        """
+        values = dict(read_values(self.broker_settings)) if self.broker_settings is not None else {}
+        values |= self.security
+        if self.sasl_password is not None:
+            values["sasl_plain_password"] = self.sasl_password
+        elif self.sasl_password_file is not None:
+            values["sasl_plain_password_file"] = self.sasl_password_file
+        return security_of(values, str(self.broker_settings or "SIGNALBOX_SECURITY"))
+
+    @property
+    def triton_security(self) -> Mapping[str, Any] | None:
+        """Return the values of Triton's settings file, None for a connection in the clear."""
+        return None if self.triton_settings is None else read_values(self.triton_settings)
 
     @property
     def tuning(self) -> Tuning:
@@ -101,15 +128,12 @@ class Settings(BaseSettings):
     def _key(self, name: str) -> SecretStr | None:
         path = self.key_files.get(name)
         if path is None:
-            return None
-        try:
-            key = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise ConfigError(f"cannot read the key of provider {name!r} from {path}: {reason}") from None
-        if not (key.isascii() and key.isprintable() and key):
+            return self.keys.get(name)
+        secret = read_secret(path, f"the key of provider {name!r}")
+        key = secret.get_secret_value()
+        if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"{path} holds no key for provider {name!r}: one line of printable ASCII")
-        return SecretStr(key)
+        return secret
 
 
 def settings(**given: Any) -> Settings:
@@ -117,8 +141,11 @@ def settings(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False, include_url=False)[0]
         raise ConfigError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except SettingsError as error:
+        # Its text names the variable; the cause would quote what it holds.
+        raise ConfigError(f"{error}; mappings are JSON objects") from None
 
 
 def claims_folder(stack: Path) -> Path:

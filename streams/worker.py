@@ -44,9 +44,10 @@ async def ports_for(role: str, settings: Settings, stack: AsyncExitStack) -> Por
     await stack.enter_async_context(complete)
     if role.startswith("signals.") and settings.triton:
         # gRPC costs 80 ms and 20 MB to import, which only this role needs.
-        from streams.clients.triton import TritonInfer  # noqa: PLC0415
+        from streams.clients.triton import TritonInfer, TritonTls  # noqa: PLC0415
 
-        infer = await stack.enter_async_context(TritonInfer(settings.triton))
+        tls = TritonTls.of(settings.triton_security)
+        infer = await stack.enter_async_context(TritonInfer(settings.triton, tls=tls))
         return Ports(RetryingInfer(infer), complete)
     return Ports(no_classifier, complete)
 

@@ -7,29 +7,8 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
-from aiokafka.helpers import create_ssl_context
 
 TIMEOUT_MS = 2_000
-
-
-_TLS_FILES = {
-    "ssl_cafile": "cafile",
-    "ssl_certfile": "certfile",
-    "ssl_keyfile": "keyfile",
-    "ssl_password": "password",
-}
-
-
-def client_arguments(settings: Mapping[str, str]) -> dict[str, Any]:
-    """Return aiokafka's arguments for a flat file of settings.
-
-    Known beside aiokafka's own names: ssl_cafile, ssl_certfile, ssl_keyfile, ssl_password.
-    """
-    files = {ours: settings[name] for name, ours in _TLS_FILES.items() if name in settings}
-    arguments: dict[str, Any] = {name: value for name, value in settings.items() if name not in _TLS_FILES}
-    if "SSL" in settings.get("security_protocol", ""):
-        arguments["ssl_context"] = create_ssl_context(**files)
-    return arguments
 
 
 async def broker_answers(address: str, security: Mapping[str, Any] | None = None) -> bool:

@@ -7,21 +7,22 @@ from typing import Annotated
 
 import typer
 
-from streams.cli import FOLDER, USAGE, Broker, Dir, Json, PolicyFile, finish, located, read_policy
+from streams.cli import FOLDER, USAGE, Broker, Dir, Found, Json, PolicyFile, finish, located, read_policy
 from streams.settings import Settings
 
 _DEMO = Path(__file__).parent.parent / "demo" / "requests.jsonl"
 
 
-def broker_of(folder: Path) -> str | None:
-    """Return the broker's address of the stack that runs in *folder*, None where none runs."""
+def broker_of(folder: Path) -> Found | None:
+    """Return the broker of the stack that runs in *folder*, None where none runs."""
     from infra.local import control  # noqa: PLC0415 - only needed when a command runs
     from infra.local.errors import StackError  # noqa: PLC0415 - as above
 
     try:
-        return control.endpoints(folder).broker
+        endpoints = control.endpoints(folder)
     except StackError:
         return None
+    return Found(endpoints.broker, endpoints.broker_settings)
 
 
 def locate(broker: str | None, folder: Path) -> Settings:

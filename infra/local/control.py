@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.broker import broker_answers, client_arguments
+from infra.local.broker import broker_answers
 from infra.local.deployment import Endpoints
 from infra.local.errors import NothingRunning, StackError, StartFailed, explain_os_error
 from infra.local.external import External, ExternalTriton
@@ -234,7 +234,7 @@ async def _answers(state: ComponentState) -> bool:
         return await answers_ok(*state.checks)
     if state.name == "triton":
         return await ExternalTriton(external, state.models).health()
-    return await broker_answers(state.address, client_arguments(external.read()))
+    return await broker_answers(state.address, external.client_arguments() if state.settings else None)
 
 
 async def _worker_health(state: StackState, index: int) -> Health:

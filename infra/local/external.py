@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from infra.local.broker import broker_answers, client_arguments
+from agents.errors import ConfigError
+from infra.local.broker import broker_answers
 from infra.local.errors import StackError, UsageError
 from infra.local.process import Process
+from streams.reachability import why_unreachable
+from streams.security import read_values
+from streams.settings import settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,22 @@ class External:
         Raises:
             UsageError: the file is missing or not a flat YAML or JSON object.
         """
-        if self.settings is None:
-            return {}
         try:
-            values = yaml.safe_load(self.settings.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"cannot read the settings file {self.settings}: {error}") from error
-        if not isinstance(values, dict):
-            raise UsageError(
-                f"the settings file {self.settings} has to hold one object: name: value per line"
-            )
-        return {str(key): str(value) for key, value in values.items()}
+            values = {} if self.settings is None else read_values(self.settings)
+        except ConfigError as error:
+            raise UsageError(str(error)) from error
+        return {key: str(value) for key, value in values.items()}
+
+    def client_arguments(self) -> Mapping[str, Any]:
+        """Return the arguments of a Kafka client: the file's, and what the environment adds.
+
+        Raises:
+            UsageError: they cannot be used together, or name a file that cannot be read.
+        """
+        try:
+            return settings(broker_settings=self.settings).broker_security.arguments()
+        except ConfigError as error:
+            raise UsageError(str(error)) from error
 
 
 class ExternalBroker:
@@ -61,17 +69,15 @@ class ExternalBroker:
         Raises:
             StackError: it does not answer.
         """
-        if not await self.health():
-            raise StackError(
-                f"the external broker {self.address} does not answer: check address, network and the "
-                "TLS/SASL "
-                f"settings ({self.external.settings or 'none given: --broker-settings FILE'})"
-            )
+        reason = await why_unreachable(self.address, self.external.client_arguments())
+        if reason is not None:
+            given = self.external.settings or "none given: --broker-settings FILE"
+            raise StackError(f"the broker {self.address} cannot be used: {reason} (its settings: {given})")
         return self.address
 
     async def health(self) -> bool:
         """Return whether it answers a metadata request."""
-        return await broker_answers(self.address, client_arguments(self.external.read()))
+        return await broker_answers(self.address, self.external.client_arguments())
 
     async def stop(self) -> None:
         """Do nothing: it is not ours."""

@@ -19,6 +19,7 @@ from infra.local.background import in_background
 from infra.local.broker import broker_answers
 from infra.local.errors import PortTaken, StackError, StartFailed, explain_os_error
 from infra.local.kafka_jars import ensure_jars
+from infra.local.kafka_security import SecureListener, argument_file
 from infra.local.machine import cache_folder, find_java
 from infra.local.ports import LOOPBACK, free_ports, is_free
 from infra.local.process import Command, Process
@@ -27,6 +28,7 @@ from infra.local.service import until_healthy
 START_TIMEOUT = 90.0
 STOP_GRACE = 20.0
 ATTEMPTS = 3
+_ARGUMENTS = "format.arguments"
 _CLASH = "Address already in use"
 
 
@@ -39,6 +41,7 @@ class KafkaOptions:
     heap: str = "512m"
     properties: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
+    secure: SecureListener | None = None
 
 
 class Kafka:
@@ -112,7 +115,8 @@ class Kafka:
         """Return whether the broker answers a metadata request."""
         if self._process is None or not self._process.running:
             return False
-        return await broker_answers(self.address)
+        secure = self.options.secure
+        return await broker_answers(self.address, secure.client if secure else None)
 
     async def stop(self) -> None:
         """Shut the broker down; records stay."""
@@ -157,13 +161,16 @@ class Kafka:
             text = self._settings.read_text(encoding="utf-8")
         except OSError:
             return None
-        number = kafka_properties.parse(text).get("advertised.listeners", "").rpartition(":")[2]
+        listeners = kafka_properties.parse(text).get("advertised.listeners", "")
+        number = listeners.partition(",")[0].rpartition(":")[2]
         return int(number) if number.isdigit() else None
 
     def _write_settings(self, port: int, controller: int) -> None:
-        values = kafka_properties.properties(
-            self.options.folder.absolute() / "data", port, controller, self.options.properties
-        )
+        extra = dict(self.options.properties)
+        if self.options.secure is not None:
+            (internal,) = free_ports(1, avoid=(port, controller))
+            extra = self.options.secure.properties(port, controller, internal) | extra
+        values = kafka_properties.properties(self.options.folder.absolute() / "data", port, controller, extra)
         try:
             self._settings.write_text(kafka_properties.render(values), encoding="utf-8")
         except OSError as error:
@@ -183,16 +190,26 @@ class Kafka:
             return
         log = self._logs / "format.log"
         argv = (*base, "kafka.tools.StorageTool", "format", "-t", new_cluster_id(), "-c", str(self._settings))
+        if self.options.secure is not None:
+            argv = self._hidden((*argv, *self.options.secure.credentials()))
         process = await Process.spawn(Command("kafka format", argv, log), marker=self._marker)
         try:
             code = await asyncio.wait_for(process.wait(), START_TIMEOUT)
         finally:
             await process.kill()
+            (self.options.folder / _ARGUMENTS).unlink(missing_ok=True)
         if code != 0:
             raise StartFailed(
                 f"Kafka could not format {self._meta.parent} (exit {code}): if it is full, free some space; "
                 f"if it holds something else, name another folder. The end of {log}:\n{process.tail()}"
             )
+
+    def _hidden(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """Return *argv* with all but the program in a file: arguments show in every list of processes."""
+        path = self.options.folder / _ARGUMENTS
+        path.touch(mode=0o600)
+        path.write_text(argument_file(argv[1:]), encoding="utf-8")
+        return argv[0], f"@{path}"
 
     async def _launch(self, base: tuple[str, ...]) -> None:
         command = Command("kafka", (*base, "kafka.Kafka", str(self._settings)), self._logs / "kafka.log")

@@ -11,7 +11,7 @@ from agents.policy import Policy
 from infra.local.deployment import Deployment, DeploymentOptions, Endpoints, Needs, WorkerSpec
 from infra.local.errors import StackError, UsageError
 from streams.app import load_registries, make_world, roles_for
-from streams.kafka import KafkaLog, KafkaSettings
+from streams.kafka import KafkaLog
 from streams.policies import publish
 from streams.settings import claims_folder, settings, wall_clock
 from streams.telemetry import Telemetry
@@ -49,8 +49,8 @@ class Routing:
 
     async def prepare(self, endpoints: Endpoints) -> None:
         """Create the topics and activate the policy."""
-        kafka = KafkaSettings(endpoints.broker, self._settings.prefix, self._settings.security)
         try:
+            kafka = settings(broker=endpoints.broker, broker_settings=endpoints.broker_settings).kafka
             await create_topics(kafka, self.policy.provider_names, partitions=self._settings.partitions)
             log = KafkaLog(kafka)
             await log.start()
@@ -69,6 +69,9 @@ class Routing:
             "SIGNALBOX_TRITON": endpoints.triton or "",
             "SIGNALBOX_PROVIDERS": json.dumps(dict(endpoints.providers)),
         }
+        # The files, never what is in them: an environment can be read by others of the same user.
+        files = {"BROKER_SETTINGS": endpoints.broker_settings, "TRITON_SETTINGS": endpoints.triton_settings}
+        env |= {f"SIGNALBOX_{name}": str(path) for name, path in files.items() if path is not None}
         if self._folder is not None and not self._settings.claims:
             env["SIGNALBOX_CLAIMS"] = str(claims_folder(self._folder))
         specs = []

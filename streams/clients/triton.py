@@ -3,8 +3,10 @@
 The generated stubs are called directly: `tritonclient`'s asynchronous client costs 55 us of CPU a call more.
 """
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from agents.errors import CallTimeout, Unavailable
+from agents.errors import CallTimeout, ConfigError, Unavailable
 from agents.ports import Inference
 
 INPUT = "text"
@@ -23,6 +25,7 @@ VERSION = "version"
 MAX_BATCH = 32
 _MATRIX = 2
 _LONGEST_DETAIL = 200
+_TLS_FILES = {"root_certificates", "private_key", "certificate_chain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,27 @@ class TritonTls:
     root_certificates: Path | None = None
     private_key: Path | None = None
     certificate_chain: Path | None = None
+
+    @staticmethod
+    def of(values: Mapping[str, Any] | None) -> TritonTls | None:
+        """Return what a settings file says (`ssl: true` and the files), None for no TLS.
+
+        Raises `ConfigError` for a name that is none, or a key without its certificate.
+        """
+        if values is None:
+            return None
+        files = {name: Path(str(value)) for name, value in values.items() if name in _TLS_FILES}
+        unknown = sorted(set(values) - _TLS_FILES - {"ssl"})
+        if unknown:
+            known = ", ".join(sorted(_TLS_FILES))
+            raise ConfigError(f"Triton's settings: {unknown[0]!r} is not known; use ssl, {known}")
+        if str(values.get("ssl", "false")).lower() != "true":
+            if files:
+                raise ConfigError("Triton's settings: certificates need ssl: true")
+            return None
+        if ("private_key" in files) != ("certificate_chain" in files):
+            raise ConfigError("Triton's settings: private_key and certificate_chain belong together")
+        return TritonTls(**files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.errors import ConfigError, Unavailable
-from streams.cli import located
+from streams.cli import Found, located
 from streams.settings import settings
 
 
@@ -79,7 +79,7 @@ def test_the_broker_is_the_given_one_else_the_environments_else_the_stacks(
     monkeypatch.delenv("SIGNALBOX_BROKER", raising=False)
     with pytest.raises(Unavailable, match="signalbox up"):
         located(lambda _folder: None, None, tmp_path)
-    assert located(lambda _folder: "stack:1", None, tmp_path).broker == "stack:1"
+    assert located(lambda _folder: Found("stack:1"), None, tmp_path).broker == "stack:1"
     monkeypatch.setenv("SIGNALBOX_BROKER", "environment:1")
-    assert located(lambda _folder: "stack:1", None, tmp_path).broker == "environment:1"
-    assert located(lambda _folder: "stack:1", "given:1", tmp_path).broker == "given:1"
+    assert located(lambda _folder: Found("stack:1"), None, tmp_path).broker == "environment:1"
+    assert located(lambda _folder: Found("stack:1"), "given:1", tmp_path).broker == "given:1"
