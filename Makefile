@@ -19,7 +19,7 @@ BROKER ?=
 SABOTAGE ?=
 ARGS ?=
 
-.PHONY: help setup triton demo test check unit lint format types imports kill bench slow lock clean
+.PHONY: help setup triton demo test check unit lint format types imports kill bench slow agree lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -77,6 +77,9 @@ bench: setup triton ## measure cost and latency of a request: ARGS=...
 
 slow: setup triton ## 50,000 lines through a classifier of 200 texts/s: no signal may be late
 	@$(BIN)/python -m tests.live.slow_signal $(ARGS)
+
+agree: setup ## compare 100,000 random policies and signals between both evaluators and a reference
+	@$(BIN)/python -m tests.agents.engine.test_agreement $(if $(ARGS),$(ARGS),20000 5 0)
 
 lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -135,10 +135,13 @@ class Rules:
             matched, certain = self._leaf(node, reach)
             degree = np.where(matched, certain, 0.0)
             return np.where(degree < 0.0, 0.0, np.where(degree > 1.0, 1.0, degree))
-        degrees = [self._degree(c, reach) for c in (node.children if isinstance(node, Branch) else ())]
+        children = node.children if isinstance(node, Branch) else ()
         operator = node.operator if isinstance(node, Branch) else AND
+        if operator == NOT and len(children) != 1:
+            return np.zeros(self._block.rows)
+        degrees = [self._degree(child, reach) for child in children]
         if operator == NOT:
-            return 1.0 - degrees[0] if len(degrees) == 1 else np.zeros(self._block.rows)
+            return 1.0 - degrees[0]
         found = np.full(self._block.rows, 1.0 if operator == AND else 0.0)
         for degree in degrees:
             better = degree < found if operator == AND else degree > found

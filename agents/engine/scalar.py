@@ -73,15 +73,19 @@ class Evaluator:
             value = tuple(v for o in observed for v in o.value)
             status = tuple(s for o in observed for s in o.status)
         layout = self._layouts.get(key) or self._layout(key, observed)
-        states = layout.pick_status((*status, OK, absent))
         flags = layout.pick((*matched, False))
         numbers, values = layout.pick((*confidence, NAN)), layout.pick((*value, NAN))
-        unknown = [state != OK for state in states]
-        if True in unknown:
-            flags = [flag and not lost for flag, lost in zip(flags, unknown, strict=True)]
-            numbers = [NAN if lost else n for n, lost in zip(numbers, unknown, strict=True)]
-            values = [NAN if lost else n for n, lost in zip(values, unknown, strict=True)]
-        return Vector(list(flags), list(numbers), list(values), unknown, layout.members)
+        if status.count(OK) == len(status):
+            unknown: Sequence[bool] = layout.known if absent == OK else layout.absent
+            return Vector(list(flags), list(numbers), list(values), unknown, layout.members)
+        unknown = [state != OK for state in layout.pick_status((*status, OK, absent))]
+        return Vector(
+            [flag and not lost for flag, lost in zip(flags, unknown, strict=True)],
+            [NAN if lost else number for number, lost in zip(numbers, unknown, strict=True)],
+            [NAN if lost else number for number, lost in zip(values, unknown, strict=True)],
+            unknown,
+            layout.members,
+        )
 
     def _layout(self, key: tuple[object, ...], observed: Sequence[Observations]) -> Layout:
         names = [row for o in observed for row in zip(o.type, o.name, o.label, strict=True)]

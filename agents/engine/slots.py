@@ -111,6 +111,16 @@ class Layout:
     members: tuple[tuple[int, ...], ...]
 
     @cached_property
+    def absent(self) -> tuple[bool, ...]:
+        """Which slots are not observed at all."""
+        return tuple(place == ABSENT for place in self.status)
+
+    @cached_property
+    def known(self) -> tuple[bool, ...]:
+        """The same where what is not observed counts as not matched."""
+        return (False,) * len(self.status)
+
+    @cached_property
     def pick(self) -> Getter:
         """Return what takes each slot's element out of a sequence that ends with the absent one."""
         return _getter(self.positions)

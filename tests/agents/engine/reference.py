@@ -271,10 +271,13 @@ def degree_of(state: State, node: Json, categories: dict[str, list[str]]) -> flo
         if found.matched and found.confidence == 0.0 and key in state.errors:
             return 1.0
         return max(0.0, min(1.0, found.confidence)) if found.matched else 0.0
-    degrees = [degree_of(state, child, categories) for child in node.get("conditions") or []]
     operator = (node.get("operator") or "OR").upper()
+    conditions = node.get("conditions") or []
+    if operator == "NOT" and len(conditions) != 1:
+        return 0.0
+    degrees = [degree_of(state, child, categories) for child in conditions]
     if operator == "NOT":
-        return 1.0 - degrees[0] if len(degrees) == 1 else 0.0
+        return 1.0 - degrees[0]
     return min([1.0, *degrees]) if operator == "AND" else max([0.0, *degrees])
 
 
