@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from agents.draw import pick, unit
+from agents.engine.scalar import Evaluator
+from agents.engine.stages import Vector
+from agents.engine.tracing import SignalUnknown, Verdict
 from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
 from agents.policy_model import Routing
-from agents.rules import Signals, SignalUnknown, Verdict, evaluate, trace_of
-from schemas.decision import DecisionCore, Facts, Trace
+from schemas.decision import DecisionCore, Facts, Projected, Trace
 from schemas.signal import SignalSet
 
 Sets = Sequence[tuple[str, SignalSet]]
 REQUESTED_MODEL = "requested_model"
 _TAG = "selection"
+_OK = "ok"
+_NOTHING = Projected()
 
 
 def facts_of(requested_model: str) -> Facts:
@@ -22,25 +27,65 @@ def facts_of(requested_model: str) -> Facts:
     return Facts((REQUESTED_MODEL,), (requested_model,))
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What every outcome of one decision says alike."""
+
+    policy: Policy
+    recipe: str
+    request_id: bytes
+    facts: Facts
+    used: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    projected: Projected = _NOTHING
+
+
 def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts: Facts) -> DecisionCore:
-    """Return the decision of *policy* over the SignalSets *sets* (role, set) and *facts*."""
+    """Return the decision of *policy* over the SignalSets *sets* (role, set) and *facts*.
+
+    The order of *sets* does not matter.
+    """
     routing = policy.routing_of(recipe)
     if routing is None:
-        return _bypassed(policy, recipe, facts)
-    signals: Signals = {(o.type, o.name): o for _, observed in sets for o in observed.observations}
-    ok = {key for key, seen in signals.items() if seen.status == "ok"}
-    used = tuple(leaf for key, leaf in routing.demanded_keys.items() if key in ok)
-    missing = tuple(leaf for key, leaf in routing.demanded_keys.items() if key not in ok)
+        return _bypassed(_Case(policy, recipe, request_id, facts))
+    ordered = sorted(sets, key=lambda pair: pair[0])
+    used, missing = _used(routing, ordered)
+    evaluator = policy.evaluators[recipe]
+    vector = evaluator.vector([observed.observations for _, observed in ordered])
     try:
-        won = _winner(routing, signals)
+        chosen = evaluator.choose(vector)
     except SignalUnknown as unknown:
-        return _failed(policy, recipe, f"signal_unknown:{unknown.leaf}", used, missing, facts)
-    if won is None:
-        default = policy.providers.defaults.default_model
-        if not default:
-            return _failed(policy, recipe, "no_decision", used, missing, facts)
-        return _sole(policy, recipe, "default", default, used, missing, facts)
-    return _selected(policy, recipe, request_id, won, used, missing, facts)
+        case = _Case(policy, recipe, request_id, facts, used, missing)
+        return _failed(case, f"signal_unknown:{unknown.leaf}")
+    case = _Case(policy, recipe, request_id, facts, used, missing, _projected(evaluator, vector))
+    if chosen.rule >= 0:
+        return _selected(case, routing.decisions[chosen.rule], evaluator.explain(vector, chosen.rule))
+    default = policy.providers.defaults.default_model
+    return _sole(case, "default", default) if default else _failed(case, "no_decision")
+
+
+def _used(routing: Routing, sets: Sets) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which demanded signals are known and which are not, as ``type:name``."""
+    ok = {
+        (kind, name)
+        for _, seen in sets
+        for kind, name, status in zip(
+            seen.observations.type, seen.observations.name, seen.observations.status, strict=True
+        )
+        if status == _OK
+    }
+    demanded = routing.demanded_keys.items()
+    used = tuple([leaf for key, leaf in demanded if key in ok])
+    return used, () if len(used) == len(demanded) else tuple(
+        [leaf for key, leaf in demanded if key not in ok]
+    )
+
+
+def _projected(evaluator: Evaluator, vector: Vector) -> Projected:
+    if not evaluator.ruleset.scores:
+        return _NOTHING
+    scores, outputs = evaluator.scores(vector), evaluator.outputs(vector)
+    return Projected(tuple(scores), tuple(scores.values()), tuple(outputs), tuple(outputs.values()))
 
 
 def failed(policy_hash: str, recipe: str, code: str) -> DecisionCore:
@@ -50,82 +95,60 @@ def failed(policy_hash: str, recipe: str, code: str) -> DecisionCore:
     )
 
 
-def _winner(routing: Routing, signals: Signals) -> tuple[DecisionRule, Verdict] | None:
-    """Return the matched decision of highest priority, then confidence, then first by name."""
-    matched = [(d, v) for d in routing.decisions if (v := evaluate(d.rules, signals)).matched]
-    if not matched:
-        return None
-    return min(matched, key=lambda pair: (-pair[0].priority, -pair[1].confidence, pair[0].name.encode()))
-
-
-def _selected(  # noqa: PLR0913 - the parts of one record
-    policy: Policy,
-    recipe: str,
-    request_id: bytes,
-    won: tuple[DecisionRule, Verdict],
-    used: tuple[str, ...],
-    missing: tuple[str, ...],
-    facts: Facts,
-) -> DecisionCore:
-    rule, verdict = won
-    candidates, selector = policy.candidates(rule), rule.selector
+def _selected(case: _Case, rule: DecisionRule, verdict: Verdict) -> DecisionCore:
+    policy, selector = case.policy, rule.selector
+    candidates = policy.candidates(rule)
     if selector is None:
-        code = f"algorithm_unsupported:{rule.algorithm.get('type')}"
-        return _failed(policy, recipe, code, used, missing, facts)
+        return _failed(case, f"algorithm_unsupported:{rule.algorithm.get('type')}")
     if not candidates:
-        return _failed(policy, recipe, "no_candidate", used, missing, facts)
+        return _failed(case, "no_candidate")
     odds = selector.odds(candidates)
-    salt = selector.salt or f"{recipe}/{rule.name}"
-    draw = unit(salt, request_id, 0, _TAG)
+    salt = selector.salt or f"{case.recipe}/{rule.name}"
+    draw = unit(salt, case.request_id, 0, _TAG)
     index = pick(odds.propensities, draw)
     names = tuple(c.model for c in candidates)
     fallbacks = tuple(name for name in dict.fromkeys(names) if name != names[index])
     plan = policy.plan((names[index], *fallbacks))
     if not plan or plan[0].model != names[index]:
-        return _failed(policy, recipe, f"model_not_served:{names[index]}", used, missing, facts)
+        return _failed(case, f"model_not_served:{names[index]}")
     return DecisionCore(
         policy_hash=policy.hash,
-        recipe=recipe,
+        recipe=case.recipe,
         outcome="routed",
         failure="",
         decision=rule.name,
-        rule=trace_of(verdict),
+        rule=verdict.trace,
         candidates=names,
         scores=odds.scores,
         propensities=odds.propensities,
         chosen=names[index],
         plan=plan,
-        signals_used=used,
-        signals_missing=missing,
+        signals_used=case.used,
+        signals_missing=case.missing,
         selector=str(type(selector).model_fields["type"].default),
         salt=salt,
         draw=draw,
-        facts=facts,
+        facts=case.facts,
+        confidence=verdict.confidence,
+        matched_rules=verdict.rules,
+        projected=case.projected,
     )
 
 
-def _bypassed(policy: Policy, recipe: str, facts: Facts) -> DecisionCore:
-    model = facts.get(REQUESTED_MODEL)
-    if model not in policy.models:
-        return _failed(policy, recipe, "model_not_found", (), (), facts)
-    return _sole(policy, recipe, "bypassed", str(model), (), (), facts)
+def _bypassed(case: _Case) -> DecisionCore:
+    model = case.facts.get(REQUESTED_MODEL)
+    if model not in case.policy.models:
+        return _failed(case, "model_not_found")
+    return _sole(case, "bypassed", str(model))
 
 
-def _sole(  # noqa: PLR0913 - the parts of one record
-    policy: Policy,
-    recipe: str,
-    outcome: str,
-    model: str,
-    used: tuple[str, ...],
-    missing: tuple[str, ...],
-    facts: Facts,
-) -> DecisionCore:
-    plan = policy.plan((model,))
+def _sole(case: _Case, outcome: str, model: str) -> DecisionCore:
+    plan = case.policy.plan((model,))
     if not plan:
-        return _failed(policy, recipe, f"model_not_served:{model}", used, missing, facts)
+        return _failed(case, f"model_not_served:{model}")
     return DecisionCore(
-        policy_hash=policy.hash,
-        recipe=recipe,
+        policy_hash=case.policy.hash,
+        recipe=case.recipe,
         outcome=outcome,
         failure="",
         decision="",
@@ -135,39 +158,22 @@ def _sole(  # noqa: PLR0913 - the parts of one record
         propensities=(1.0,),
         chosen=model,
         plan=plan,
-        signals_used=used,
-        signals_missing=missing,
+        signals_used=case.used,
+        signals_missing=case.missing,
         selector="",
         salt="",
         draw=0.0,
-        facts=facts,
+        facts=case.facts,
+        projected=case.projected,
     )
 
 
-def _failed(  # noqa: PLR0913 - the parts of one record
-    policy: Policy,
-    recipe: str,
-    code: str,
-    used: tuple[str, ...],
-    missing: tuple[str, ...],
-    facts: Facts,
-) -> DecisionCore:
-    return DecisionCore(
-        policy.hash,
-        recipe,
-        "failed",
-        code,
-        "",
-        Trace(),
-        (),
-        (),
-        (),
-        "",
-        (),
-        used,
-        missing,
-        "",
-        "",
-        0.0,
-        facts,
+def _failed(case: _Case, code: str) -> DecisionCore:
+    core = failed(case.policy.hash, case.recipe, code)
+    return replace(
+        core,
+        signals_used=case.used,
+        signals_missing=case.missing,
+        facts=case.facts,
+        projected=case.projected,
     )

@@ -18,6 +18,8 @@ from pydantic import Field, ValidationError
 
 from agents.complaints import Complaint
 from agents.content import Identity
+from agents.engine.reading import ruleset_of, top_k_of
+from agents.engine.scalar import Evaluator
 from agents.errors import ConfigError, PolicyMissing
 from agents.loading import checks
 from agents.model_catalog import Model, Providers
@@ -162,6 +164,13 @@ class Policy(Part):
         if recipe == "":
             return self.routing
         return next((r.routing for r in self.recipes if r.name == recipe), None)
+
+    @cached_property
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        """Recipe ("" is the root's) -> what its rules decide, compiled once."""
+        top_k = top_k_of(self.global_.model_catalog)
+        scopes = (("", self.routing), *((recipe.name, recipe.routing) for recipe in self.recipes))
+        return {name: Evaluator(ruleset_of(routing.model_dump(), top_k)) for name, routing in scopes}
 
     def demand(self, recipe: str) -> Mapping[str, tuple[SignalConfig, ...]]:
         """Return role -> signals that *recipe* needs; empty for a bypass."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.identity import Origin
 from schemas.shape import Id16
@@ -45,8 +45,21 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Projected:
+    """What the policy derived from the signals: its scores, and the outputs that it published."""
+
+    score: tuple[str, ...] = ()
+    value: tuple[float, ...] = ()
+    output: tuple[str, ...] = ()
+    confidence: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionCore:
-    """The decision proper; outcome is routed, default, bypassed or failed (then `failure` is a code)."""
+    """The decision proper; outcome is routed, default, bypassed or failed (then `failure` is a code).
+
+    `confidence` and `matched_rules` (leaves as the policy writes them, in its order) are the winner's.
+    """
 
     policy_hash: str
     recipe: str
@@ -65,6 +78,9 @@ class DecisionCore:
     salt: str
     draw: float
     facts: Facts
+    confidence: float = 0.0
+    matched_rules: tuple[str, ...] = ()
+    projected: Projected = field(default_factory=Projected)
 
 
 @dataclass(frozen=True, slots=True)

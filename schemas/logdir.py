@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import fastavro
 import fastavro.write
@@ -227,9 +227,8 @@ class LogDir:
                 raise LogDirError(message)
             return
         count = 0
-        for row in _rows(path):
+        for row, headers in _rows(path):
             count += 1
-            headers = tuple((h["key"], h["value"]) for h in row["headers"])
             yield Envelope(
                 topic, partition, row["offset"], row["timestamp"], row["key"], row["value"], headers
             )
@@ -241,12 +240,13 @@ class LogDir:
 _AGAIN = "copy the log again, or keep it again with --keep-log"
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _rows(path: Path) -> Iterator[tuple[Any, tuple[tuple[str, bytes], ...]]]:
     try:
         with path.open("rb") as file:
             reader = fastavro.reader(file)
             _refuse_other_records(path, reader.writer_schema)
-            yield from reader
+            for row in reader:
+                yield row, tuple((h["key"], h["value"]) for h in cast("Any", row)["headers"])
     except LogDirError:
         raise
     except Exception as error:
