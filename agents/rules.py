@@ -23,6 +23,16 @@ class Predicate(Part):
     lt: float | None = None
     lte: float | None = None
 
+    def holds(self, number: float) -> bool:
+        """Tell whether *number* is within every bound; NaN is within none."""
+        return (
+            number == number  # noqa: PLR0124 - false for NaN only
+            and (self.gt is None or number > self.gt)
+            and (self.gte is None or number >= self.gte)
+            and (self.lt is None or number < self.lt)
+            and (self.lte is None or number <= self.lte)
+        )
+
 
 class Node(Part):
     """A leaf (it has a type) or an operator over conditions, as written.
