@@ -8,6 +8,7 @@ import infra.local.cli
 import infra.local.commands
 import replay.cli
 import replay.policy_cli
+import replay.signals_cli
 import streams.claims_cli
 import streams.cli
 import streams.pause_cli
@@ -22,6 +23,7 @@ streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 replay.cli.register(app)
 replay.policy_cli.register(app)
+replay.signals_cli.register(app)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import orjson
 
 from agents.errors import Refused
 from agents.policy import Policy
+from agents.refusal import identity_refusal, metadata_refusal
 from schemas.identity import body_digest, custom_request_id, inbox_request_id, line_request_id
 from schemas.request import Request
 from schemas.sealed import Body, seal_plainly
@@ -84,9 +85,14 @@ class Admission:
             raise Refused("unsupported_url", message)
         limit = int(self.policy.deadlines.request_s * 1000)
         batch = source == "batch"
-        headers = {k: v for k, v in line.headers.items() if not _is_secret(k)}
-        subject = headers.get("x-authz-user-id")
-        groups = [g.strip() for g in headers.get("x-authz-user-groups", "").split(",")]
+        identity = self.policy.identity
+        stated = {identity.user_header, identity.groups_header}
+        headers = {k: v for k, v in line.headers.items() if k in stated or not _is_secret(k)}
+        refusal = identity_refusal(self.policy, recipe, headers)
+        if refusal is not None:
+            raise refusal
+        subject = headers.get(identity.user_header)
+        groups = [g.strip() for g in headers.get(identity.groups_header, "").split(",")]
         return Request(
             request_id=request_id,
             tenant=self.tenant,
@@ -161,6 +167,9 @@ def _line(number: int, custom_id: str | None, url: str, body: dict[str, Any], he
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         message = "messages must be a non-empty list of objects"
         raise Refused("invalid_request", message)
+    refusal = metadata_refusal(body)
+    if refusal is not None:
+        raise refusal
     try:
         encoded = orjson.dumps(body)
     except orjson.JSONEncodeError:

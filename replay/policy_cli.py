@@ -32,9 +32,14 @@ def register(app: typer.Typer) -> typer.Typer:
 
 def read_policy(path: Path) -> Policy:
     """Return the policy in *path*, with every plugin loaded; raises `ConfigError`."""
+    load_plugins()
+    return Policy.parse(read_text(path), str(path))
+
+
+def load_plugins() -> None:
+    """Load every signal and selector, so that policies can name them."""
     signal.load(agents.signals)
     selector.load(agents.selectors)
-    return Policy.parse(read_text(path), str(path))
 
 
 def read_text(path: Path) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator
 
@@ -72,8 +72,33 @@ class Context(Heuristic):
             fix = ((("missing_max",), "unlimited"),)
             yield Oddity((), "missing-max-tokens", message, "missing_max: unlimited", fix)
 
+    @classmethod
+    def group(cls, configs: Sequence[Self]) -> Callable[[Content], Sequence[Observation]]:
+        """Return what observes all *configs*, the estimate labelled ``tokens`` before them.
+
+        It is no value of the rules: in the original their raw number, which a score may read, is 0.
+        """
+
+        def observe(content: Content) -> list[Observation]:
+            estimate = content.token_floor
+            told = configs[0].observed(matched=False, label="tokens", value=float(estimate))
+            return [told, *(config.judged(estimate) for config in configs)]
+
+        return observe
+
     def evaluate(self, content: Content) -> Observation:
-        """Return whether the estimate lies in the range; the value is the estimate."""
-        estimate = content.token_floor
-        matched = self.bounds is not None and self.bounds[0] <= estimate <= self.bounds[1]
-        return self.observed(matched=matched, value=float(estimate))
+        """Return whether the estimate lies in the range."""
+        return self.judged(content.token_floor)
+
+    def judged(self, estimate: int) -> Observation:
+        """Return the observation for an *estimate*, in tokens."""
+        bounds = self.bounds
+        return self._matched if bounds is not None and bounds[0] <= estimate <= bounds[1] else self._unmatched
+
+    @cached_property
+    def _matched(self) -> Observation:
+        return self.observed(matched=True)
+
+    @cached_property
+    def _unmatched(self) -> Observation:
+        return self.observed(matched=False)

@@ -79,6 +79,11 @@ class Keyword(Heuristic):
         return tuple(k for k in self.keywords if k or self.empty_keywords == "match")
 
     @property
+    def cut(self) -> tuple[str, ...]:
+        """Return the keywords up to their first NUL, which is all that BM25 and n-grams are told of."""
+        return tuple(keyword.partition("\0")[0] for keyword in self.counted)
+
+    @property
     def edits(self) -> int:
         """Return how many edits away a word may be, less than 0 for none."""
         return self.fuzzy_threshold or _DEFAULT_EDITS
@@ -185,7 +190,7 @@ def _bm25_of(configs: Sequence[Keyword]) -> Callable[[str], dict[int, set[int]]]
     stems = {kept: Stems(keep_stop_words=kept) for kept in (False, True)}
     rules = [(n, c, c.stop_words == "keep") for n, c in enumerate(configs) if c.kind == "bm25"]
     indices = [
-        (n, kept, Bm25Index(c.counted, c.bm25_threshold or _DEFAULT_BM25, stems[kept].tokens))
+        (n, kept, Bm25Index(c.cut, c.bm25_threshold or _DEFAULT_BM25, stems[kept].tokens))
         for n, c, kept in rules
     ]
 
@@ -199,7 +204,7 @@ def _bm25_of(configs: Sequence[Keyword]) -> Callable[[str], dict[int, set[int]]]
 
 def _ngrams_of(config: Keyword) -> NgramIndex:
     return NgramIndex(
-        config.counted,
+        config.cut,
         arity=config.ngram_arity or _DEFAULT_ARITY,
         threshold=config.ngram_threshold or _DEFAULT_NGRAM,
         case_sensitive=config.case_sensitive,

@@ -17,7 +17,7 @@ _DEFAULT_THRESHOLD = 0.3
 
 @signal
 class Language(Heuristic):
-    """Match when the detected language has this code; the value is the detector's confidence.
+    """Match when the detected language has this code; no confidence is recorded.
 
     As in the original the lowest threshold of all language rules (0.3 if none has one) is the detector's
     for all of them; below it, and for text of no language, the answer is English with 0.5. With
@@ -47,7 +47,7 @@ class Language(Heuristic):
 
     @classmethod
     def group(cls, configs: Sequence[Self]) -> Callable[[Content], Sequence[Observation]]:
-        """Return what observes all *configs* by one detection."""
+        """Return what observes all *configs* by one detection, which is told as a label before them."""
         shared = [c.threshold for c in configs if c.threshold > 0 and c.thresholds == "lowest"]
         least = min(shared, default=_DEFAULT_THRESHOLD)
         own = any(c.thresholds == "own" for c in configs)
@@ -55,21 +55,21 @@ class Language(Heuristic):
         def observe(content: Content) -> list[Observation]:
             text = window(content.text)
             code, confidence = detect(text, vanishing=not own)
-            return [config.judged(code, confidence, least) for config in configs]
+            told = configs[0].observed(matched=False, label=code or "und", value=confidence)
+            return [told, *(config.judged(code, confidence, least) for config in configs)]
 
         return observe
 
     def evaluate(self, content: Content) -> Observation:
         """Return whether the text is in this language, looked at alone."""
-        (found,) = type(self).group([self])(content)
-        return found
+        return type(self).group([self])(content)[-1]
 
     def judged(self, code: str, confidence: float, least: float) -> Observation:
         """Return the observation for a detection; *least* is the threshold of all."""
         if self.thresholds == "own":
             matched = code == self.name and confidence >= (self.threshold or _DEFAULT_THRESHOLD)
-            return self.observed(matched=matched, value=confidence)
+            return self.observed(matched=matched)
         if code == UNKNOWN or confidence < least:
             code, confidence = "en", 0.5
         matched = code == self.name and confidence >= self.threshold
-        return self.observed(matched=matched, value=confidence)
+        return self.observed(matched=matched)

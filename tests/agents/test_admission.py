@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agents.admission import MAX_BODY, MAX_LINE, Admission, custom_id_of, read_foreign, read_line
 from agents.errors import Refused
+from agents.testing import policy_of
 from schemas.identity import body_digest, custom_request_id, inbox_request_id, line_request_id
 from schemas.sealed import unseal
 from tests.agents.samples import NOW, SECRET, policy
@@ -189,6 +190,83 @@ def test_subject_and_roles_are_bound() -> None:
     assert found.subject is not None
     assert unseal(found.subject) == b"greta"
     assert found.roles == ("staff", "eu")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        [],
+        "x",
+        {"k": 1},
+        {"k": None},
+        {"": "v"},
+        {"k" * 129: "v"},
+        {"é" * 65: "v"},
+        {"k": "v" * 1025},
+        {"k": "é" * 513},
+        {str(n): "" for n in range(33)},
+    ],
+)
+def test_metadata_beyond_the_limits_is_refused(metadata: Any) -> None:
+    """Limits count bytes, and `null` is no map; at the limits all is well."""
+    with pytest.raises(Refused) as caught:
+        read_line(1, raw(body={**BODY, "metadata": metadata}))
+    most = {str(n): "v" * 1024 for n in range(31)} | {"k" * 128: ""}
+
+    assert caught.value.code == "invalid_metadata"
+    assert read_line(1, raw(body={**BODY, "metadata": most})).number == 1
+
+
+ROLES = """
+providers: {models: [{name: small, backend_refs: [{name: north}]}]}
+global:
+  services:
+    authz: {fail_open: OPEN, identity: {user_id_header: X-Auth-User, user_groups_header: x-teams}}
+routing:
+  signals:
+    role_bindings: [{name: b, role: staff, subjects: [{kind: Group, name: eu}]}]
+  decisions: [{name: d, rules: LEAF, modelRefs: [{model: small}]}]
+"""
+BY_ROLE = "{type: authz, name: staff}"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "fail_open", "headers", "refused"),
+    [
+        (BY_ROLE, "false", {"x-teams": "eu"}, True),
+        (BY_ROLE, "false", {"x-auth-user": ""}, True),
+        (BY_ROLE, "false", {"x-auth-user": "ana"}, False),
+        (BY_ROLE, "true", {"x-teams": "eu"}, False),
+        ("{operator: AND, conditions: []}", "false", {}, False),
+    ],
+)
+def test_where_roles_decide_somebody_must_ask(
+    leaf: str, fail_open: str, headers: dict[str, str], *, refused: bool
+) -> None:
+    """Without a user a request is refused unless the policy fails open or no decision asks for a role."""
+    under = Admission(policy_of(ROLES.replace("OPEN", fail_open).replace("LEAF", leaf)), "acme", NOW)
+    line = read_line(1, raw(headers=headers))
+    if refused:
+        with pytest.raises(Refused) as caught:
+            under.batch(line)
+        assert caught.value.code == "authz_identity_missing"
+    else:
+        assert under.batch(line).recipe == ""
+
+
+def test_the_headers_that_say_who_asks_are_kept() -> None:
+    """The policy names them; one that looks like a credential's is kept and sealed all the same."""
+    under = Admission(policy_of(ROLES.replace("OPEN", "false").replace("LEAF", BY_ROLE)), "acme", NOW)
+    found = under.batch(
+        read_line(1, raw(headers={"X-Auth-User": "ana", "X-Teams": "eu, us", "x-auth-key": "s"}))
+    )
+
+    assert found.roles == ("eu", "us")
+    assert found.subject is not None
+    assert unseal(found.subject) == b"ana"
+    assert found.headers is not None
+    assert orjson.loads(unseal(found.headers)) == {"x-auth-user": "ana", "x-teams": "eu, us"}
 
 
 def test_the_custom_id_of_a_refused_line_is_found_if_it_can_be() -> None:

@@ -203,14 +203,17 @@ def test_a_token_count_that_cannot_be_read_disables_the_rule(written: str) -> No
 
 
 def test_context_matches_within_its_bounds_inclusive() -> None:
-    """The estimate is a quarter of the text's bytes plus the envelope, and is the observation's value."""
+    """The estimate is a quarter of the text's bytes plus the envelope; it is told, but no value of a rule."""
     content = said("x" * 400)  # 404 bytes with the role, and 4 tokens for the message
     tokens = 101 + 4
 
     assert Context(name="c", min_tokens=tokens, max_tokens=tokens).evaluate(content).matched
     assert not Context(name="c", min_tokens=tokens + 1, max_tokens=9999).evaluate(content).matched
     assert not Context(name="c", max_tokens=tokens - 1).evaluate(content).matched
-    assert Context(name="c", max_tokens=1).evaluate(content).value == tokens
+    told, unmatched = Context.group([Context(name="c", max_tokens=1)])(content)
+    assert (told.label, told.value) == ("tokens", tokens)
+    assert not unmatched.matched
+    assert math.isnan(unmatched.value)
 
 
 def test_tokens_count_images_tools_and_the_reply() -> None:
