@@ -3,6 +3,7 @@
 RouterError
 ├── ConfigError              refuse to start, or refuse the policy
 ├── Unavailable              retry, then degrade     (classifier, provider, broker)
+│   ├── NotSent              no connection was made, so nothing was asked
 │   └── CallTimeout          a call got no answer within its timeout
 ├── StoreFull                refuse: the claim store takes nothing more
 ├── Rejected                 never retry             (provider refuses the call)
@@ -15,6 +16,9 @@ RouterError
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
 
 
 class RouterError(Exception):
@@ -29,8 +33,19 @@ class Unavailable(RouterError):
     """An outside service did not answer usefully; asking again may help."""
 
 
+class NotSent(Unavailable):
+    """No connection could be made: the call certainly took no effect."""
+
+
 class CallTimeout(Unavailable):
-    """A call got no answer within its timeout; whether it took effect is unknown."""
+    """A call got no answer within its timeout; whether it took effect is unknown.
+
+    *late*, if given, ends with the answer should it still come, or raises what prevents it.
+    """
+
+    def __init__(self, message: str, late: Awaitable[Any] | None = None) -> None:
+        super().__init__(message)
+        self.late = late
 
 
 class StoreFull(RouterError):

@@ -135,6 +135,17 @@ class Policy(Part):
         """Every provider that a model lives at, sorted."""
         return tuple(sorted({model.provider for model in self.providers.models if model.provider}))
 
+    def models_at(self, provider: str) -> tuple[str, ...]:
+        """Return the models that live at *provider*, as declared."""
+        return self._models_at.get(provider, ())
+
+    @cached_property
+    def _models_at(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for model in self.providers.models:
+            found.setdefault(model.provider, []).append(model.name)
+        return {provider: tuple(names) for provider, names in found.items()}
+
     @cached_property
     def roles(self) -> tuple[str, ...]:
         """Every signal role that some recipe demands, sorted."""

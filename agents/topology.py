@@ -1,8 +1,9 @@
 """The topology as a value: stages, each a name, its sources and a pure step that returns what to emit.
 
-Two drivers run it: the Faust host in `streams/` and the fold in `replay/`. Three kinds of stage:
-a `MapStage` turns records of one topic into others, a `JoinStage` gathers by origin first, a
-`WorkStage` calls a provider under the ledger. Time comes in as an argument or as the `Clock` port.
+Two drivers run it: the Faust host in `streams/` and the fold in `replay/`. Four kinds of stage: a
+`MapStage` turns records of one topic into others, a `JoinStage` gathers by origin first, a `WorkStage`
+calls a provider under the ledger, a `RetryStage` returns what waits when it is due. Time comes in as
+an argument or as the `Clock` port.
 """
 
 from __future__ import annotations
@@ -122,7 +123,16 @@ class WorkStage:
     provider: str
 
 
-Stage = MapStage | JoinStage | WorkStage
+@dataclass(frozen=True, slots=True)
+class RetryStage:
+    """The retry tiers: each record goes back where it belongs when it is due (`agents.retry`)."""
+
+    name: str
+    role: str
+    sources: tuple[str, ...]
+
+
+Stage = MapStage | JoinStage | WorkStage | RetryStage
 
 
 CheckIn = Callable[[Request], Awaitable[Request]]

@@ -12,17 +12,31 @@ from typing import Any, Protocol
 
 from agents.errors import InvalidRecord, PolicyMissing, Unavailable
 from agents.gather import GRACE_MS, NO_DEADLINE, Arrival, Gather, Gathered
+from agents.lanes import BreakerLimits, Lanes
 from agents.lost import Origins
 from agents.policy import Policy, PolicyBook
 from agents.ports import Complete
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
-from agents.topology import Emit, JoinStage, MapStage, Stage, WorkStage, gather_for, missing, unplaced
+from agents.topology import (
+    Emit,
+    JoinStage,
+    MapStage,
+    RetryStage,
+    Stage,
+    WorkStage,
+    gather_for,
+    missing,
+    unplaced,
+)
+from agents.turn import Desk, Parking
+from replay.folding_retry import RetryFold
 from replay.folding_work import WorkFold
 from replay.shelf import Place, Shelf
 from schemas.codec import Codec, UndecodableError
 from schemas.control import PolicyActivated, PolicyPublished
 from schemas.envelope import Envelope
+from schemas.retry import Retry
 from schemas.topics import CONTROL_POLICY, DEAD_LETTERS, REQUESTS
 
 _BATCH = 500
@@ -53,11 +67,13 @@ class VirtualClock:
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """The outside that work stages call: the port, each provider's dialect, and the caller's name."""
+    """The outside that work stages call: the port, each provider's dialect, the caller and its limits."""
 
     complete: Complete
     dialects: Mapping[str, ProviderConfig]
     worker: str = "fold"
+    parking: Parking = field(default_factory=Parking)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 @dataclass(slots=True)
@@ -75,6 +91,12 @@ class FoldWorld:
         self.emitted.append(emit)
         value = self.codec.encode(emit.record)
         return self.shelf.append((emit.topic, emit.partition), emit.key, value, self.clock.now)
+
+    def put_back(self, retry: Retry) -> None:
+        """Append a record that waited to its own topic."""
+        headers = [(h.key, h.value) for h in retry.headers]
+        place = (retry.topic, retry.partition)
+        self.shelf.append(place, retry.key, retry.value, self.clock.now, headers)
 
     def bury(self, stage: str, envelope: Envelope, error: BaseException) -> None:
         """Write the dead letter of *envelope*."""
@@ -184,6 +206,8 @@ def _stage_fold(stage: Stage, world: FoldWorld, providers: Providers | None) -> 
         return _MapFold(stage, world)
     if isinstance(stage, JoinStage):
         return _JoinFold(stage, world)
+    if isinstance(stage, RetryStage):
+        return RetryFold(stage, world)
     return _work_fold(stage, world, providers)
 
 
@@ -191,7 +215,8 @@ def _work_fold(stage: WorkStage, world: FoldWorld, providers: Providers | None) 
     if providers is None:
         message = f"{stage.name} calls a provider; give the fold its providers"
         raise ValueError(message)
-    return WorkFold(stage, world, providers.complete, providers.dialects[stage.provider], providers.worker)
+    desk = Desk(providers.worker, lanes=Lanes(providers.breaker), parking=providers.parking)
+    return WorkFold(stage, world, providers.complete, providers.dialects[stage.provider], desk)
 
 
 class _MapFold:

@@ -12,6 +12,7 @@ from agents.admission import Admission
 from agents.policy import Policy
 from agents.ports import Complete, Infer
 from agents.providers import ProviderConfig, provider
+from agents.retry import DELAYS, retry_stage
 from agents.selectors import selector
 from agents.signals import Classified, signal
 from agents.topology import (
@@ -29,7 +30,6 @@ from schemas.topics import (
     attempts_topic,
     inbox_topic,
     jobs_topic,
-    retry_topic,
     signals_topic,
 )
 from streams.claims import ClaimCheck
@@ -41,11 +41,11 @@ from streams.policies import Policies
 from streams.runners import Runner, World
 from streams.runners.joining import JoinRunner
 from streams.runners.mapping import MapRunner
+from streams.runners.waiting import RetryRunner
 from streams.runners.working import WorkLimits, WorkRunner
 from streams.telemetry import Telemetry
 
 INBOX = "json"
-RETRY_DELAYS = ("1s", "10s", "1m", "10m", "1h")
 
 
 def load_registries() -> None:
@@ -64,7 +64,7 @@ def roles_for(policy: Policy) -> tuple[str, ...]:
     """Return the roles that serve *policy*, in the order that records pass them."""
     signals = [f"signals.{role}" for role in policy.roles]
     workers = [f"provider.{name}" for name in policy.provider_names]
-    return ("admission", *signals, "decision", "dispatch", *workers)
+    return ("admission", *signals, "decision", "dispatch", *workers, "retry")
 
 
 def topic_counts(providers: Iterable[str], partitions: int) -> Mapping[str, int]:
@@ -75,7 +75,7 @@ def topic_counts(providers: Iterable[str], partitions: int) -> Mapping[str, int]
         "signals.<role>": [signals_topic(role) for role in signal_roles()],
         "jobs.<provider>.<class>": [jobs_topic(name) for name in names],
         "attempts.<provider>": [attempts_topic(name) for name in names],
-        "retry.<delay>": [retry_topic(delay) for delay in RETRY_DELAYS],
+        "retry.<delay>": list(DELAYS),
     }
     return {
         name: 1 if topic.partitions == "one" else partitions
@@ -138,6 +138,8 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         return JoinRunner(decision_stage(signal_roles(), world.book, tuning.window), world)
     if role == "dispatch":
         return JoinRunner(dispatch_stage(tuning.window), world)
+    if role == "retry":
+        return RetryRunner(retry_stage(), world)
     if role == "admission":
         return MapRunner(
             admission_stage(
@@ -153,6 +155,7 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         "admission",
         "decision",
         "dispatch",
+        "retry",
         *(f"signals.{r}" for r in signal_roles()),
         "provider.<name>",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from agents.topology import Emit
 from schemas.codec import Codec
@@ -11,7 +11,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.identity import ID_BYTES
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.topics import DEAD_LETTERS
-from streams.log import Log, Placed
+from streams.log import TP, Log, Placed
 
 _LONGEST_KEY = 256
 _JOB_LIKE = (Job, AttemptStarted, AttemptEnded)
@@ -31,9 +31,19 @@ class Outbox:
 
     async def send(self, emit: Emit) -> Awaitable[Placed]:
         """Hand *emit* to the log; the awaitable ends with its acknowledgement."""
-        value = self._codec.encode(emit.record)
-        self.sent(emit.topic, len(value))
-        return await self._log.send((emit.topic, emit.partition), emit.key, value, self._headers(emit))
+        value, headers = self.pack(emit)
+        return await self.send_packed((emit.topic, emit.partition), emit.key, value, headers)
+
+    def pack(self, emit: Emit) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """Return value and headers of *emit* as they are sent."""
+        return self._codec.encode(emit.record), self._headers(emit)
+
+    async def send_packed(
+        self, place: TP, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> Awaitable[Placed]:
+        """Hand a record over that is encoded already, or that is somebody else's."""
+        self.sent(place[0], len(value or b""))
+        return await self._log.send(place, key, value, headers)
 
     async def send_dead_letter(self, letter: DeadLetter) -> Placed:
         """Write *letter* and wait until the log has it; its partition is that of the original."""

@@ -51,6 +51,11 @@ class Prefix:
         return end - start
 
     @property
+    def width(self) -> int:
+        """How many offsets lie between the oldest record that is not committed and the newest begun."""
+        return self._segments[-1].end - self._segments[0].start if self._segments else 0
+
+    @property
     def unfinished(self) -> int:
         """How many segments are not done."""
         return sum(not s.done for s in self._segments)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agents.failures import Verb
 from agents.ports import HttpCall, HttpReply
 from agents.registry import PluginConfig, Registry
 
-Outcome = Literal["ok", "retry", "elsewhere", "never"]
+Outcome = Literal["ok"] | Verb
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a reply means: retry here, try elsewhere, never, or ok; absent tokens are 0.
+    """What a reply means: ok, or the verb of its `error_code` (`agents.failures`); absent tokens are 0.
 
     *retry_after_s* is NaN where the provider did not say; *error_code* quotes no content.
     """

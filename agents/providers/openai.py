@@ -14,38 +14,27 @@ from typing import Any, Literal
 import orjson
 
 from agents.errors import InvalidRecord
+from agents.failures import code_of_status, verb_of
 from agents.ports import HttpCall, HttpReply
-from agents.providers import Outcome, ProviderConfig, Reply, provider
+from agents.providers import ProviderConfig, Reply, provider
 
 _NAN = float("nan")
 _FIRST_ERROR = 400
 _SERVER_ERROR = 500
 _BAD_GATEWAY = 502
 
-_BY_STATUS: dict[int, tuple[Outcome, str]] = {
-    401: ("never", "unauthorized"),
-    402: ("elsewhere", "quota_exhausted"),
-    403: ("never", "forbidden"),
-    404: ("never", "not_found"),
-    408: ("retry", "timeout"),
-    409: ("retry", "conflict"),
-    410: ("elsewhere", "model_retired"),
-    413: ("elsewhere", "context_length"),
-    425: ("retry", "too_early"),
-    429: ("retry", "rate_limited"),
-}
 # What a provider says it could not do for this model or account, although another one might.
-_BY_CODE: dict[str, tuple[Outcome, str]] = {
-    "billing_hard_limit_reached": ("elsewhere", "quota_exhausted"),
-    "content_filter": ("elsewhere", "content_filter"),
-    "content_policy_violation": ("elsewhere", "content_filter"),
-    "context_length_exceeded": ("elsewhere", "context_length"),
-    "deploymentnotfound": ("elsewhere", "model_retired"),
-    "insufficient_quota": ("elsewhere", "quota_exhausted"),
-    "invalid_prompt": ("elsewhere", "content_filter"),
-    "model_deprecated": ("elsewhere", "model_retired"),
-    "model_not_found": ("elsewhere", "model_retired"),
-    "string_above_max_length": ("elsewhere", "context_length"),
+_BY_CODE = {
+    "billing_hard_limit_reached": "quota_exhausted",
+    "content_filter": "content_filter",
+    "content_policy_violation": "content_filter",
+    "context_length_exceeded": "context_length",
+    "deploymentnotfound": "model_retired",
+    "insufficient_quota": "quota_exhausted",
+    "invalid_prompt": "content_filter",
+    "model_deprecated": "model_retired",
+    "model_not_found": "model_retired",
+    "string_above_max_length": "context_length",
 }
 _TOO_LONG = re.compile(
     r"maximum (context|model) length|context (length|window|size)|prompt is too long", re.IGNORECASE
@@ -55,10 +44,10 @@ _NO_MODEL = re.compile(
     r"\bmodel\b.*(does not exist|not found|deprecated|no longer|decommissioned)", re.IGNORECASE | re.DOTALL
 )
 # vLLM and llama.cpp send these without a code of their own; only in a refusal do the words count.
-_BY_WORDS: tuple[tuple[frozenset[int], re.Pattern[str], tuple[Outcome, str]], ...] = (
-    (frozenset({400, 413, 422}), _TOO_LONG, ("elsewhere", "context_length")),
-    (frozenset({400, 403}), _FILTERED, ("elsewhere", "content_filter")),
-    (frozenset({400, 404}), _NO_MODEL, ("elsewhere", "model_retired")),
+_BY_WORDS: tuple[tuple[frozenset[int], re.Pattern[str], str], ...] = (
+    (frozenset({400, 413, 422}), _TOO_LONG, "context_length"),
+    (frozenset({400, 403}), _FILTERED, "content_filter"),
+    (frozenset({400, 404}), _NO_MODEL, "model_retired"),
 )
 
 
@@ -103,10 +92,9 @@ class OpenAI(ProviderConfig):
         answer = _object(reply.body)
         status, error = _error(reply.status, answer)
         if status >= _FIRST_ERROR:
-            outcome, code = _classify(status, error)
-            return _failed(outcome, code, _retry_after_s(reply))
+            return _failed(_classify(status, error), _retry_after_s(reply))
         if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's range of success
-            return _failed("never", "unexpected_status")
+            return _failed("unexpected_status")
         return _answered(answer)
 
 
@@ -115,13 +103,13 @@ def _answered(answer: dict[str, Any]) -> Reply:
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        return _failed("retry", "invalid_answer")
+        return _failed("invalid_answer")
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     finish_reason = _text(choice.get("finish_reason"))
     filtered = finish_reason == "content_filter"
     return Reply(
-        outcome="elsewhere" if filtered else "ok",
+        outcome=verb_of("content_filter") if filtered else "ok",
         model=_text(answer.get("model")),
         finish_reason=finish_reason,
         prompt_tokens=_count(usage.get("prompt_tokens")),
@@ -131,24 +119,22 @@ def _answered(answer: dict[str, Any]) -> Reply:
     )
 
 
-def _failed(outcome: Outcome, code: str, retry_after_s: float = _NAN) -> Reply:
-    return Reply(outcome, "", "", 0, 0, code, retry_after_s)
+def _failed(code: str, retry_after_s: float = _NAN) -> Reply:
+    return Reply(verb_of(code), "", "", 0, 0, code, retry_after_s)
 
 
-def _classify(status: int, error: dict[str, Any]) -> tuple[Outcome, str]:
-    """Return the outcome and code of an error with *status*."""
+def _classify(status: int, error: dict[str, Any]) -> str:
+    """Return the code of an error with *status*."""
     inner = error.get("innererror")
     places = (error, inner if isinstance(inner, dict) else {})
     for word in (_text(place.get(name)).lower() for place in places for name in ("code", "type")):
         if word in _BY_CODE and status < _SERVER_ERROR:
             return _BY_CODE[word]
     message = _text(error.get("message"))
-    for statuses, words, verdict in _BY_WORDS:
+    for statuses, words, code in _BY_WORDS:
         if status in statuses and words.search(message):
-            return verdict
-    if status >= _SERVER_ERROR:
-        return "retry", "provider_error"
-    return _BY_STATUS.get(status, ("never", "bad_request"))
+            return code
+    return code_of_status(status)
 
 
 def _error(status: int, answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:

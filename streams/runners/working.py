@@ -1,62 +1,59 @@
-"""Host a provider's worker: jobs under the ledger, with bounded concurrency and paused lanes."""
+"""Host a provider's worker: jobs under the ledger, with bounded concurrency and lanes that pause."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.errors import CallTimeout, PolicyMissing, Unavailable
+from agents.errors import PolicyMissing, Unavailable
 from agents.gather import NO_DEADLINE
+from agents.lanes import BreakerLimits, Lanes
+from agents.ledger import RUN, Verdict, ended
 from agents.policy import Policy
-from agents.ports import Complete, HttpReply
+from agents.ports import Complete
 from agents.providers import ProviderConfig
-from agents.topology import WorkStage, emit_for
-from agents.work import RUN, SKIP, Conclusion, Ledger, Unanswered, conclude, ended, expired, started
+from agents.topology import WorkStage
+from agents.turn import Desk, Parking
+from agents.work import Conclusion, Unanswered, held_after
 from schemas.codec import UndecodableError
 from schemas.envelope import Envelope
-from schemas.job import AttemptEnded, AttemptStarted, Job
-from streams.log import TP, Commit, Placed
+from schemas.job import Job
+from streams.log import TP, Commit
 from streams.policies import SAY_AGAIN_S
 from streams.prefix import Prefix, Segment
 from streams.runners import Group, Progress, World
+from streams.runners.calling import Asked, Caller
+from streams.runners.lease import Lease, back_from
 from streams.vitals import Head
 
-_LEDGER_HORIZON_MS = 15 * 60 * 1000
 _LOOK_AGAIN_MS = 1000
-_CHECKPOINT_MS = 1000
+_LET_GO_S = 5.0
 _LARGE_SHARE = 8
 """One of so many calls at once may be of a body that had to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkLimits:
-    """Bounds of a worker: calls at once, and jobs in memory (called, parked or waiting)."""
+    """Bounds of a provider's worker; see the table in docs/operations.md.
+
+    `concurrency` calls at once, `jobs` in memory (called, parked or waiting), `span` offsets of a
+    partition between its oldest unfinished job and its newest, `horizon_ms` of ledger read back.
+    """
 
     concurrency: int = 64
     jobs: int = 512
+    span: int = 10_000
+    horizon_ms: int = 15 * 60 * 1000
+    parking: Parking = field(default_factory=Parking)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    region: str = ""
 
 
-@dataclass(slots=True)
-class _Lane:
-    """One partition: what is committed, what the ledger says, where the ledger must be read from."""
-
-    prefix: Prefix
-    ledger: Ledger
-    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    starts: dict[str, int] = field(default_factory=dict)
-    checkpoints: deque[tuple[int, int]] = field(default_factory=deque)
-    tail: asyncio.Task[None] | None = None
-    alive: bool = True
-
-    def checkpoint(self, placed: Placed) -> None:
-        """Remember where the ledger was, once a second: the horizon bounds how many are kept."""
-        if placed.timestamp >= self.checkpoints[-1][0] + _CHECKPOINT_MS:
-            self.checkpoints.append((placed.timestamp, placed.offset))
+class _LeaseLost(Exception):
+    """The job was not called when its partition went; its next owner reads it again."""
 
 
 class WorkRunner:
@@ -70,15 +67,14 @@ class WorkRunner:
         self._stage = stage
         self._world = world
         self._burial = world.letters.of(stage.name, stage.role)
-        self._complete = complete
-        self._dialect = dialect
         self._limits = limits
+        self._desk = Desk(world.worker, limits.region, Lanes(limits.breaker), limits.parking)
+        self._caller = Caller(stage, world, complete, dialect, self._desk)
         self._calls = asyncio.Semaphore(limits.concurrency)
         self._large = asyncio.Semaphore(max(1, limits.concurrency // _LARGE_SHARE))
-        self._lanes: dict[int, _Lane] = {}
+        self._leases: dict[int, Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lane_free_at: dict[str, int] = {}
-        self._parked: set[str] = set()  # jobs that an operator's pause keeps from being called
+        self._waits: dict[str, int] = {}  # jobs that wait, each for a reason that holds until then (ms)
         self._progress = Progress()
         self._fetch_committed: Any = None
 
@@ -92,48 +88,24 @@ class WorkRunner:
         for tp in sorted(partitions):
             commit = committed.get(tp, Commit(0))
             own = (self._stage.ledger, tp[1])
-            back = max(_back(commit.metadata), (await self._world.log.begins([own]))[own])
-            lane = _Lane(Prefix(commit.offset), Ledger())
-            position = back
-            async for envelope in self._world.log.read({own: back}):
-                self._note(lane, envelope)
-                position = envelope.offset + 1
-            lane.checkpoints.append((self._world.now(), back))
-            lane.tail = asyncio.create_task(self._follow(lane, own, position))
-            self._lanes[tp[1]] = lane
-
-    async def _follow(self, lane: _Lane, own: TP, position: int) -> None:
-        """Keep reading while a start of another life may still be finished by its old owner."""
-        until = lane.ledger.open_until()
-        while lane.alive and self._world.now() < until:
-            async for envelope in self._world.log.read({own: position}):
-                self._note(lane, envelope)
-                position = envelope.offset + 1
-            await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
-
-    def _note(self, lane: _Lane, envelope: Envelope) -> None:
-        try:
-            record = self._world.codec.decode(envelope.value)
-        except UndecodableError:
-            return
-        if isinstance(record, AttemptStarted | AttemptEnded):
-            lane.ledger.note(record)
+            back = max(back_from(commit.metadata), (await self._world.log.begins([own]))[own])
+            lease = Lease(self._world, self._desk, own, Prefix(commit.offset), self._limits.horizon_ms)
+            await lease.take_over(back)
+            self._leases[tp[1]] = lease
 
     async def revoked(self, partitions: frozenset[TP]) -> None:
-        """Forget the partitions. Calls under way go on: their ends reach the new owner by the ledger."""
-        for _, p in partitions:
-            lane = self._lanes.pop(p, None)
-            if lane is not None:
-                lane.alive = False
+        """Let the partitions go. Calls under way go on: their ends reach the new owner by the ledger."""
+        gone = [lease for _, p in partitions if (lease := self._leases.pop(p, None)) is not None]
+        await asyncio.gather(*(lease.let_go(_LET_GO_S) for lease in gone))
 
     async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
         """Start a task per job; `paused` keeps their number bounded."""
-        lane = self._lanes.get(tp[1])
-        if lane is None or not lane.alive:
+        lease = self._leases.get(tp[1])
+        if lease is None or not lease.alive:
             return
         for envelope in batch:
-            segment = lane.prefix.begin(envelope.offset, envelope.offset + 1, self._world.now())
-            task = asyncio.create_task(self._job(lane, segment, envelope))
+            segment = lease.prefix.begin(envelope.offset, envelope.offset + 1, self._world.now())
+            task = asyncio.create_task(self._job(lease, segment, envelope))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
 
@@ -142,81 +114,81 @@ class WorkRunner:
         if not task.cancelled() and task.exception() is not None:
             self._world.telemetry.fatal(self._stage.name, task.exception())
 
-    async def _job(self, lane: _Lane, segment: Segment, envelope: Envelope) -> None:
+    async def _job(self, lease: Lease, segment: Segment, envelope: Envelope) -> None:
         try:
             job: Job = self._world.codec.decode_as(Job, envelope.value)
         except UndecodableError as error:
             await self._burial.bury(envelope, error)
         else:
-            await self._once(lane, envelope, job)
+            try:
+                await self._once(lease, envelope, job)
+            except _LeaseLost:
+                return
         segment.done = True
         self._progress.done += 1
         self._world.telemetry.stage_done(self._stage.name, 1)
 
-    async def _once(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
+    async def _once(self, lease: Lease, envelope: Envelope, job: Job) -> None:
         """Run *job*; a second record of the same job waits for the first one instead."""
-        first = lane.running.get(job.key)
+        first = lease.running.get(job.key)
         if first is not None:
             await asyncio.wait([first])
             return
         mine = asyncio.current_task()
         if mine is not None:
-            lane.running[job.key] = mine
+            lease.running[job.key] = mine
         try:
-            await self._run(lane, envelope, job)
+            await self._run(lease, envelope, job)
             self._burial.succeeded(1)
-        except Unavailable:
+        except (Unavailable, _LeaseLost):
             raise
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
             await self._burial.bury(envelope, error)
         finally:
-            lane.running.pop(job.key, None)
-            self._parked.discard(job.key)
-            lane.starts.pop(job.key, None)
+            lease.running.pop(job.key, None)
+            self._waits.pop(job.key, None)
+            self._desk.forget(job)
 
-    async def _run(self, lane: _Lane, envelope: Envelope, job: Job) -> None:
+    async def _run(self, lease: Lease, envelope: Envelope, job: Job) -> None:
         # Only the policy knows the provider's name of the model: it is waited for before the call.
         policy = await self._policy(job)
-        for last in [False] * (job.tries - 1) + [True]:
-            if not await self._may_run(lane, job):
-                return  # before its body is fetched: what waits holds none in memory
-            async with self._room(job):
-                body = await self._body(job)
-                if not await self._slot(lane, job):
-                    return
-                try:
-                    if body is None or self._world.now() > job.deadline:
-                        conclusion = expired(job, self._world.worker, self._world.now())
-                        break
-                    answer = await self._attempt(lane, envelope, job, body)
-                finally:
-                    self._calls.release()
-            if isinstance(answer, Unanswered) and not last:
-                # Whether the call took effect is unknown, so the next one carries the same key.
-                await self._end(
-                    lane, ended(job, self._world.worker, self._world.now(), "unanswered", 0, answer.code)
-                )
-                continue
+        for tried in range(job.tries):
+            last = tried == job.tries - 1
+            outcome = await self._turn(lease, Asked(job, envelope.offset, policy), last=last)
+            if isinstance(outcome, Verdict):
+                await self._caller.write_again(lease, job, outcome.following)
+                return
+            if isinstance(outcome, Conclusion):
+                await self._caller.write(lease, job, outcome)
+                return
+            # Whether the call took effect is unknown, so the next one carries the same key.
             now = self._world.now()
-            conclusion = conclude(job, answer, policy, self._dialect, self._world.worker, now)
-            break
-        await self._emit(lane, job, conclusion)
+            await lease.end(ended(job, self._world.worker, now, "unanswered", (0, outcome.code)))
+            job = held_after(job, outcome.code, now, tried=tried)
 
-    async def _slot(self, lane: _Lane, job: Job) -> bool:
-        """Wait for a slot to call *job* in; False, without one, if it turns out to have ended.
+    async def _turn(self, lease: Lease, asked: Asked, *, last: bool) -> Verdict | Conclusion | Unanswered:
+        """Wait until the job may be called, and call it; or return what is to be done instead.
 
-        An operator may pause while slots are waited for, and what is paused must not hold one.
+        What was true before a call slot became free is judged again: its lane may have paused meanwhile.
         """
-        while await self._may_run(lane, job):
-            await self._calls.acquire()
-            if not self._held(job, self._world.now()):
-                return True
-            self._calls.release()
-        return False
-
-    def _held(self, job: Job, now: int) -> bool:
-        """Whether an operator paused calls like that of *job*; one past its deadline calls nobody."""
-        return now <= job.deadline and self._world.pauses.call(self.group, job.tenant) is not None
+        while True:
+            verdict = self._judged(lease, asked)
+            if verdict is RUN:
+                # Its body is fetched only now: what waits holds none in memory.
+                async with self._room(asked.job):
+                    body = await self._body(asked.job)
+                    if body is None:
+                        continue
+                    async with self._calls:
+                        verdict = self._judged(lease, asked)
+                        if verdict is RUN:
+                            return await self._caller.call(lease, replace(asked, body=body), last=last)
+            if isinstance(verdict, Conclusion) or verdict.action == "skip":
+                return verdict
+            self._waits[asked.job.key] = verdict.until
+            left = verdict.until - self._world.now()
+            await asyncio.sleep(min(max(left, 1), _LOOK_AGAIN_MS) / 1000)
+            self._waits.pop(asked.job.key, None)
 
     def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
         """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
@@ -232,54 +204,15 @@ class WorkRunner:
                 await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
         return None
 
-    async def _kept(self, record: Any) -> Any:
-        """Return *record* as it is written; an answer that was paid for waits for room in the claim store."""
-        while True:
-            try:
-                return await self._world.claims.check_in_answer(record)
-            except Unavailable:
-                self._world.telemetry.waiting(self._stage.name, "claim store")
-                await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
-
-    async def _may_run(self, lane: _Lane, job: Job) -> bool:
-        """Wait until *job* may be called; False if it turns out to have ended."""
-        while True:
-            now = self._world.now()
-            verdict = lane.ledger.judge(job, now)
-            if verdict is SKIP:
-                return False
-            free_at = self._lane_free_at.get(job.model, 0)
-            held = self._held(job, now)
-            if verdict is RUN and free_at <= now and not held:
-                self._parked.discard(job.key)
-                return True
-            if held:
-                self._parked.add(job.key)
-            until = now + _LOOK_AGAIN_MS if held else max(verdict.until, free_at if verdict is RUN else 0)
-            await asyncio.sleep(min(max(until - now, 1), _LOOK_AGAIN_MS) / 1000)
-
-    async def _attempt(
-        self, lane: _Lane, envelope: Envelope, job: Job, body: bytes
-    ) -> HttpReply | Unanswered:
-        policy = await self._policy(job)
-        record = started(job, self._world.worker, envelope.offset, self._world.now())
-        placed: Placed = await (await self._world.outbox.send(emit_for(record)))
-        lane.ledger.note(record)
-        lane.starts.setdefault(job.key, placed.offset)
-        lane.checkpoint(placed)
-        call = self._dialect.write(
-            body,
-            policy.models[job.model].wire_name,
-            idempotency_key=job.key,
-            request_id=job.request_id.hex(),
-            timeout_s=job.call_timeout_ms / 1000,
-        )
-        try:
-            return await self._complete(job.provider, call)
-        except CallTimeout:
-            return Unanswered("timeout")
-        except Unavailable:
-            return Unanswered("unavailable")
+    def _judged(self, lease: Lease, asked: Asked) -> Verdict | Conclusion:
+        if not lease.alive:
+            raise _LeaseLost
+        now = self._world.now()
+        verdict = self._desk.judge(lease.ledger, asked.job, asked.policy, now)
+        held = verdict is RUN and now <= asked.job.deadline
+        if held and self._world.pauses.call(self.group, asked.job.tenant) is not None:
+            return Verdict("wait", NO_DEADLINE)
+        return verdict
 
     async def _policy(self, job: Job) -> Policy:
         while True:
@@ -289,83 +222,48 @@ class WorkRunner:
                 self._world.telemetry.waiting(self._stage.name, "policy")
                 await self._world.policies.has(missing.policy_hash, SAY_AGAIN_S)
 
-    async def _emit(self, lane: _Lane, job: Job, conclusion: Conclusion) -> None:
-        """Send what the call caused, wait for its acknowledgement, then close the attempt."""
-        if conclusion.pause_ms:
-            self._lane_free_at[job.model] = self._world.now() + conclusion.pause_ms
-        emits = [emit_for(await self._kept(record)) for record in conclusion.emits]
-        acks = [await self._world.outbox.send(emit) for emit in emits]
-        for ack in acks:
-            await ack
-        self._world.telemetry.stepped(self._stage.name, emits)
-        await self._end(lane, conclusion.ended)
-
-    async def _end(self, lane: _Lane, record: AttemptEnded) -> None:
-        placed: Placed = await (await self._world.outbox.send(emit_for(record)))
-        lane.ledger.note(record)
-        lane.checkpoint(placed)
-
     def reached(self, tp: TP, position: int) -> None:
         """Let the prefix go over a gap."""
-        lane = self._lanes.get(tp[1])
-        if lane is not None:
-            lane.prefix.reach(position)
+        lease = self._leases.get(tp[1])
+        if lease is not None:
+            lease.prefix.reach(position)
 
     def paused(self) -> frozenset[TP]:
-        """Return every partition while as many jobs as allowed are in memory."""
-        if len(self._tasks) < self._limits.jobs:
-            return frozenset()
-        return frozenset((self._stage.source, p) for p in self._lanes)
+        """Return every partition while memory holds as many jobs as allowed, and those of too long a span."""
+        full = len(self._tasks) >= self._limits.jobs
+        return frozenset(
+            (self._stage.source, p)
+            for p, lease in self._leases.items()
+            if full or lease.prefix.width >= self._limits.span
+        )
 
     def commits(self) -> Mapping[TP, Commit]:
         """Return the completed prefixes that moved, each with the ledger's read-back position."""
-        out: dict[TP, Commit] = {}
-        for p, lane in self._lanes.items():
-            offset = lane.prefix.advance()
-            if offset is not None:
-                out[self._stage.source, p] = Commit(offset, self._metadata(lane))
-        return out
-
-    def _metadata(self, lane: _Lane) -> str:
-        self._trim(lane)
-        position = min([lane.checkpoints[0][1], *lane.starts.values()])
-        return json.dumps({"back": position})
-
-    def _trim(self, lane: _Lane) -> None:
-        horizon = self._world.now() - _LEDGER_HORIZON_MS
-        while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:
-            lane.checkpoints.popleft()
+        moved = ((p, lease.commit()) for p, lease in self._leases.items())
+        return {(self._stage.source, p): commit for p, commit in moved if commit is not None}
 
     async def tick(self) -> None:
         """Forget checkpoints beyond the horizon, also while no commit moves."""
-        for lane in self._lanes.values():
-            self._trim(lane)
+        for lease in self._leases.values():
+            lease.trim()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for the calls under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+        """Wait for the calls under way, and for answers that are late."""
+        waited = {*self._tasks, *self._caller.late}
+        if waited:
+            await asyncio.wait(waited, timeout=timeout_s)
 
     def progress(self) -> Progress:
         """Return how many jobs are in memory and since when the oldest is."""
-        oldest = [lane.prefix.oldest for lane in self._lanes.values() if lane.prefix.oldest is not None]
+        oldest = [lease.prefix.oldest for lease in self._leases.values() if lease.prefix.oldest is not None]
         self._progress.in_flight = len(self._tasks)
         self._progress.oldest_since = min(oldest, default=None)
-        # Whoever waits for a slot is explained by the calls that hold them, a paused tenant's by the pause.
-        until = [*(lane.ledger.open_until() for lane in self._lanes.values()), *self._lane_free_at.values()]
-        if self._parked:
-            until.append(NO_DEADLINE)
+        # Whoever waits for a slot is explained by the calls that hold them.
+        until = [*(lease.ledger.open_until() for lease in self._leases.values()), *self._waits.values()]
         self._progress.heads = {
-            p: Head(lane.prefix.oldest, max(until, default=0))
-            for p, lane in self._lanes.items()
-            if lane.prefix.oldest is not None
+            p: Head(lease.prefix.oldest, max(until, default=0))
+            for p, lease in self._leases.items()
+            if lease.prefix.oldest is not None
         }
         self._progress.waiting_for = "call" if self._tasks else ""
         return self._progress
-
-
-def _back(metadata: str) -> int:
-    try:
-        return int(json.loads(metadata)["back"])
-    except (ValueError, KeyError, TypeError):
-        return 0

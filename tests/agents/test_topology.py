@@ -13,6 +13,7 @@ from agents.admission import Admission
 from agents.dispatch import DEAD_LETTERED, TAKEN_BACK
 from agents.errors import InvalidRecord, PolicyMissing, Refused
 from agents.gather import NO_ORIGIN, Gather, Gathered, Part
+from agents.ledger import ended, started
 from agents.policy import PolicyBook
 from agents.providers import provider
 from agents.registry import DuplicatePluginError, PluginConfig, Registry
@@ -33,7 +34,7 @@ from agents.topology import (
     unplaced,
     work_stage,
 )
-from agents.work import ended, expired, started
+from agents.work import expired
 from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.identity import Origin, partition_for
@@ -245,7 +246,7 @@ def test_every_record_of_the_pipeline_has_a_topic() -> None:
         (decision(ASKED, Origin(3, 7)), DECISIONS),
         (job(origin=Origin(3, 7)), jobs_topic("north")),
         (started(job(origin=Origin(3, 7)), "w", 0, NOW), attempts_topic("north")),
-        (ended(job(origin=Origin(3, 7)), "w", NOW, "ok", 200, ""), attempts_topic("north")),
+        (ended(job(origin=Origin(3, 7)), "w", NOW, "ok", (200, "")), attempts_topic("north")),
         (expired(job(origin=Origin(3, 7)), "w", NOW).emits[0], RESULTS),
     ]
     for record, topic in bound:

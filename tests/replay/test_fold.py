@@ -10,6 +10,7 @@ import pytest
 from agents.dispatch import DEAD_LETTERED
 from agents.policy import PolicyBook
 from agents.providers import provider
+from agents.retry import retry_stage
 from agents.testing import (
     REFUSED,
     TIMEOUT,
@@ -76,6 +77,7 @@ class World:
             "dispatch": dispatch_stage(),
             "north": work_stage("north"),
             "south": work_stage("south"),
+            "retry": retry_stage(),
         }
         stages.pop(without, None)
         dialects = {name: provider["openai"]() for name in POLICY.provider_names}

@@ -115,7 +115,8 @@ class Worker:
             self.gone = True
             await self.world.policies.stop()
             for host in self.fleet.hosts:
-                for task in getattr(host.runner, "_tasks", ()):
+                late = getattr(getattr(host.runner, "_caller", None), "late", ())
+                for task in {*getattr(host.runner, "_tasks", ()), *late}:
                     task.cancel()
             await self.fleet.abandon()
 

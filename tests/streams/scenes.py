@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from agents.admission import Admission
 from agents.policy import Policy, PolicyBook
 from agents.providers import provider
+from agents.retry import retry_stage
 from agents.signals import Classified, signal
 from agents.testing import HashClassifier, ScriptedProvider, policy_of
 from agents.topology import (
@@ -31,6 +32,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.job import AttemptStarted
+from schemas.retry import Retry
 from schemas.topics import CONTROL_POLICY, REQUESTS, jobs_topic, signals_topic
 from streams.app import INBOX, roles_for, signal_roles, topic_counts
 from tests.streams.plays import START, Play
@@ -170,6 +172,8 @@ class FoldSide(Side):
             return decision_stage(signal_roles(), self._book)
         if role == "dispatch":
             return dispatch_stage()
+        if role == "retry":
+            return retry_stage()
         return admission_stage(INBOX, self._admission, "memory", partitions)
 
     def _admission(self) -> Admission:
@@ -218,6 +222,9 @@ def _without_offsets(
     elif isinstance(record, AttemptStarted):
         place = (jobs_topic(record.provider), p, record.job_offset)
         record = replace(record, job_offset=_digest(at[place]))
+    elif isinstance(record, Retry):
+        # The headers of the job that waits are the host's own.
+        record = replace(record, headers=())
     elif isinstance(record, DeadLetter) and record.topic != REQUESTS:
         # The original's headers are the host's own; the fold's records have none.
         record = replace(record, offset=0, headers=(), policy_hash="")

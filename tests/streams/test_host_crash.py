@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from agents.ledger import GRACE_MS
 from agents.testing import request_of
-from agents.work import GRACE_MS
 from schemas.identity import Origin
 from schemas.job import AttemptEnded, AttemptStarted
 from schemas.signal import Observation, Observations, SignalSet
