@@ -5,7 +5,7 @@ Paths are relative to the part: keys and indices, outermost first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Path = tuple[str | int, ...]
@@ -23,10 +23,12 @@ class Complaint:
     message: str
     stage: Stage = "load"
     portable: bool = False
+    condition: str = ""
+    """The type of the leaf that is at fault, of complaints about rules."""
 
     def below(self, *path: str | int) -> Complaint:
         """Return the complaint as the part at *path* has it."""
-        return Complaint((*path, *self.path), self.message, self.stage, self.portable)
+        return replace(self, path=(*path, *self.path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -14,18 +14,37 @@ _NO_PROVIDER_NAME = re.compile(r"[^a-z0-9_-]+")
 _LONGEST_NAME = 63
 
 
+def provider_named(written: str) -> str:
+    """Return *written* in the letters that a provider's topics may have."""
+    return _NO_PROVIDER_NAME.sub("-", written.lower()).strip("-_")[:_LONGEST_NAME] or "provider"
+
+
 class Pricing(Part):
     """Prices per million tokens."""
 
     currency: str = "USD"
     prompt_per_1m: float = 0.0
     cached_input_per_1m: float | None = None
+    cache_write_per_1m: float | None = None
     completion_per_1m: float = 0.0
 
 
 class BackendRef(Part):
     """Where a model is served: the name makes the provider; endpoints and keys are settings."""
 
+    settings: ClassVar[tuple[str, ...]] = (
+        "endpoint",
+        "base_url",
+        "protocol",
+        "type",
+        "api_key",
+        "api_key_env",
+        "api_version",
+        "auth_header",
+        "auth_prefix",
+        "chat_path",
+        "extra_headers",
+    )
     name: str = ""
     provider: str = ""
     weight: float | None = None
@@ -34,6 +53,7 @@ class BackendRef(Part):
 class Model(Part):
     """A model that requests can be routed to."""
 
+    settings: ClassVar[tuple[str, ...]] = ("catalog",)
     name: str = ""
     provider_model_id: str = ""
     api_format: str = ""
@@ -53,8 +73,7 @@ class Model(Part):
         if not self.backend_refs:
             return ""
         first = self.backend_refs[0]
-        written = first.name or first.provider or self.name
-        return _NO_PROVIDER_NAME.sub("-", written.lower()).strip("-_")[:_LONGEST_NAME] or "provider"
+        return provider_named(first.name or first.provider or self.name)
 
     @property
     def wire_name(self) -> str:
@@ -65,6 +84,10 @@ class Model(Part):
 class Defaults(Part):
     """What holds where a decision says nothing; "" is none."""
 
+    aliases: ClassVar[Mapping[str, str]] = {
+        "model": "default_model",
+        "reasoning_effort": "default_reasoning_effort",
+    }
     default_model: str = ""
     default_reasoning_effort: str = ""
     reasoning_families: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
@@ -87,6 +110,17 @@ class Lora(Part):
 class ModelCard(Part):
     """What selection may know about a model; where any is declared, only declared models may be named."""
 
+    settings: ClassVar[tuple[str, ...]] = (
+        "display_name",
+        "publisher",
+        "presentation",
+        "distribution",
+        "family",
+        "revision",
+        "released_at",
+        "knowledge_cutoff",
+        "lifecycle",
+    )
     name: str = ""
     param_size: str = ""
     context_window_size: int = 0

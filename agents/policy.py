@@ -10,10 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
-from typing import Any
+from types import MappingProxyType
+from typing import ClassVar
 
-import yaml
 from pydantic import Field, ValidationError
 
 from agents.complaints import Complaint
@@ -22,7 +21,9 @@ from agents.engine.reading import ruleset_of, top_k_of
 from agents.engine.scalar import Evaluator
 from agents.errors import ConfigError, PolicyMissing
 from agents.loading import checks
-from agents.model_catalog import Model, Providers
+from agents.loading.reading import Checked, Reading, read
+from agents.loading.tree import read as read_tree
+from agents.model_catalog import Model, ModelCard, Providers, provider_named
 from agents.parts import Part
 from agents.policy_model import (
     BYPASS,
@@ -39,16 +40,15 @@ from agents.selectors import Candidate
 from agents.signals import SignalConfig
 from schemas.decision import PlanStep
 
-_SETTINGS = ("listeners", "evaluation")
-_PROVIDER_KEYS = ("name", "provider", "weight")
-# What the YAML library itself lets escape for scalars such as `2001-99-99` or `!!int ""`.
-_BAD_SCALAR = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
-class Policy(Part):
+class Policy(Part, Checked):
     """The policy as written, validated; see `Policy.parse` and `Policy.loads`."""
 
-    version: str = "v0.3"
+    # The original never looks at the version, so it is no part of the policy either.
+    settings: ClassVar[tuple[str, ...]] = ("version", "listeners", "evaluation", "substitution")
+
     providers: Providers = Providers()
     routing: Routing = Routing()
     recipes: tuple[Recipe, ...] = ()
@@ -58,46 +58,53 @@ class Policy(Part):
     deadlines: Deadlines = Deadlines()
 
     @classmethod
-    def parse(cls, text: str, where: str = "policy") -> Policy:
-        """Return the policy in YAML *text*; raises `ConfigError` naming *where* and the path."""
-        document = _mapping_in(text, where)
-        return cls._validated(_respelled({k: v for k, v in document.items() if k not in _SETTINGS}), where)
+    def parse(
+        cls, text: str, where: str = "policy", environment: Mapping[str, str] = _NO_ENVIRONMENT
+    ) -> Policy:
+        """Return the policy in YAML *text*, references to *environment* substituted.
+
+        Raises `ConfigError` naming *where*, line, column and path of what is wrong.
+        """
+        return cls.read(text, where, environment).accepted()
+
+    @classmethod
+    def read(
+        cls, text: str, where: str = "policy", environment: Mapping[str, str] = _NO_ENVIRONMENT
+    ) -> Reading[Policy]:
+        """Return all that can be said of YAML *text*; raises `ConfigError` if it is no YAML document."""
+        return read(cls, text, where, environment)
 
     @classmethod
     def loads(cls, normal_form: str) -> Policy:
-        """Return the policy in its JSON normal form; raises `ConfigError`."""
+        """Return the policy in its JSON normal form, nothing substituted; raises `ConfigError`."""
         where = "policy normal form"
         try:
             document = json.loads(normal_form)
-        except (ValueError, RecursionError):
-            raise ConfigError(f"{where}: not valid JSON") from None
-        if not isinstance(document, dict):
-            raise ConfigError(f"{where}: not a JSON object")
-        return cls._validated(document, where)
-
-    @classmethod
-    def _validated(cls, document: dict[Any, Any], where: str) -> Policy:
-        try:
-            found = cls.model_validate(_without_settings(document))
-            wrong = list(islice(found.complaints(), 5))
+            found = cls.model_validate(document)
+            wrong = [each for each in found.complaints() if not each.portable]
         except ValidationError as error:
             raise ConfigError(f"{where}: " + "; ".join(errors_of(error)[:5])) from None
-        except RecursionError:
-            raise ConfigError(f"{where}: nested too deeply") from None
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{where}: not valid JSON, or nested too deeply") from None
         if wrong:
-            raise ConfigError(f"{where}: " + "; ".join(f"{_path(c.path)}: {c.message}" for c in wrong))
+            path = ".".join(map(str, wrong[0].path))
+            raise ConfigError(f"{where}: {path}: {wrong[0].message}")
         return found
 
     def complaints(self) -> Iterator[Complaint]:
         """Iterate over why this policy is refused, in the order in which the original finds it."""
-        known = checks.model_names(self.providers, self.routing.modelCards)
-        for complaint in checks.of_providers(self.providers, known):
-            yield complaint.below("providers")
-        for complaint in checks.of_routing(self.routing, known):
+        cards = self.routing.modelCards
+        yield from checks.of_models(self.providers, cards)
+        yield from checks.of_recipes(self.recipes, self.routing)
+        taken = {card.name for card in cards} | {lora.name for card in cards for lora in card.loras}
+        taken |= set(self.global_.router.auto_model_names)
+        yield from checks.of_entrypoints(self.entrypoints, self.recipes, frozenset(taken))
+        catalog = self.global_.model_catalog
+        cards = cards or tuple(ModelCard(name=model.name) for model in self.providers.models)
+        for complaint in checks.of_routing(self.routing, cards, catalog):
             yield complaint.below("routing")
-        yield from checks.of_recipes(self.recipes, self.entrypoints)
         for index, recipe in enumerate(self.recipes):
-            for complaint in checks.of_routing(recipe.routing, known):
+            for complaint in checks.of_routing(recipe.routing, cards, catalog):
                 yield complaint.below("recipes", index, "routing")
 
     def _scopes(self) -> Iterator[tuple[str, Routing]]:
@@ -165,16 +172,22 @@ class Policy(Part):
         """Return the recipe for a requested model: "" is the root's, None if no such model."""
         for entry in self.entrypoints:
             if requested_model in entry.model_names:
-                return entry.recipe
+                return self._root if entry.recipe.strip() == checks.DEFAULT_RECIPE else entry.recipe.strip()
         if not requested_model or requested_model in self.global_.router.auto_model_names:
-            return ""
+            return self._root
         return BYPASS if requested_model in self.models else None
+
+    @property
+    def _root(self) -> str:
+        """The recipe of what is routed without a name: "", or the one called default if it is declared."""
+        declared = any(recipe.name.strip() == checks.DEFAULT_RECIPE for recipe in self.recipes)
+        return checks.DEFAULT_RECIPE if declared else ""
 
     def routing_of(self, recipe: str) -> Routing | None:
         """Return the routing of *recipe*, or None if it routes nothing (a bypass)."""
         if recipe == "":
             return self.routing
-        return next((r.routing for r in self.recipes if r.name == recipe), None)
+        return next((r.routing for r in self.recipes if r.name.strip() == recipe), None)
 
     @cached_property
     def evaluators(self) -> Mapping[str, Evaluator]:
@@ -208,80 +221,28 @@ class Policy(Part):
         return (prompt + completion_tokens * pricing.completion_per_1m) / 1_000_000
 
 
-def _respelled(value: Any) -> Any:  # noqa: ANN401 - whatever the document holds
-    """Return *value* with the keys of classifiers as their fields are named."""
-    if isinstance(value, list):
-        return [_respelled(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    found = {k: _respelled(v) for k, v in value.items()}
-    rules = found.get("classifiers")
-    if isinstance(rules, list):
-        found["classifiers"] = [
-            {("kind" if k == "type" else k): v for k, v in r.items()} if isinstance(r, dict) else r
-            for r in rules
-        ]
-    return found
-
-
-def _path(path: Sequence[str | int]) -> str:
-    return ".".join(map(str, path))
-
-
 def _candidate(ref: ModelRef) -> Candidate:
     """Return *ref* as a selector sees it; an adapter goes by its own name, as providers know it."""
     weight = 1.0 if ref.weight is None else max(ref.weight, 0.0)
     return Candidate(ref.lora_name or ref.model, weight)
 
 
-def _mapping_in(text: str, where: str) -> dict[Any, Any]:
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply") from None
-    except _BAD_SCALAR as error:
-        raise ConfigError(
-            f"{where}: a value cannot be read as the YAML type it looks like: {error}"
-        ) from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{where}: a policy is a mapping with the keys providers and routing")
-    return document
-
-
-def _without_settings(document: dict[Any, Any]) -> dict[Any, Any]:
-    """Return *document* with endpoints and keys, which are settings, dropped from backend_refs."""
-    providers = document.get("providers")
-    models = providers.get("models") if isinstance(providers, dict) else None
-    if not isinstance(providers, dict) or not isinstance(models, list):
-        return document
-    kept = []
-    for model in models:
-        refs = model.get("backend_refs") if isinstance(model, dict) else None
-        if isinstance(refs, list):
-            trimmed = [
-                {k: r[k] for k in _PROVIDER_KEYS if k in r} if isinstance(r, dict) else r for r in refs
-            ]
-            kept.append({**model, "backend_refs": trimmed})
-        else:
-            kept.append(model)
-    return {**document, "providers": {**providers, "models": kept}}
-
-
-def endpoints_in(text: str, where: str = "policy") -> Mapping[str, str]:
+def endpoints_in(
+    text: str, where: str = "policy", environment: Mapping[str, str] = _NO_ENVIRONMENT
+) -> Mapping[str, str]:
     """Return provider -> base URL as the backend_refs of YAML *text* have them: they are settings.
 
     Raises `ConfigError` if the text cannot be read; what is no endpoint is left to `Policy.parse`.
     """
-    providers = _mapping_in(text, where).get("providers")
+    document = read_tree(text, where, environment).value
+    providers = document.get("providers") if isinstance(document, dict) else None
     models = providers.get("models") if isinstance(providers, dict) else None
     found: dict[str, str] = {}
     for model in models if isinstance(models, list) else ():
         refs = model.get("backend_refs") if isinstance(model, dict) else None
         for ref in refs if isinstance(refs, list) else ():
             if isinstance(ref, dict) and "name" in ref and "base_url" in ref:
-                found[str(ref["name"])] = str(ref["base_url"])
+                found[provider_named(str(ref["name"]))] = str(ref["base_url"])
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator
 
@@ -50,7 +50,7 @@ class Plugin(Part):
     """What happens to a request or an answer once a decision has been taken."""
 
     type: str = ""
-    configuration: Mapping[str, Any] = Field(default_factory=dict)
+    configuration: Mapping[str, Any] | None = None
 
 
 class Decision(Part):
@@ -83,7 +83,8 @@ class Decision(Part):
         if not isinstance(kind, str) or kind not in selector:
             return value
         chosen = _selector_of(kind, value)
-        return {"type": kind, kind: chosen.model_dump(mode="json", by_alias=True, exclude={"type"})}
+        settings = chosen.model_dump(mode="json", by_alias=True, exclude={"type"})
+        return {**value, "type": kind, kind: settings}
 
     @cached_property
     def selector(self) -> SelectorConfig | None:
@@ -237,6 +238,16 @@ class Entrypoint(Part):
 class Router(Part):
     """Names of a requested model that mean: route it."""
 
+    settings: ClassVar[tuple[str, ...]] = (
+        "auto_model_name",
+        "clear_route_cache",
+        "config_source",
+        "fallback",
+        "include_config_models_in_list",
+        "skip_processing",
+        "strategy",
+        "streamed_body",
+    )
     auto_model_names: tuple[str, ...] = ("auto",)
     model_selection: Mapping[str, Any] = Field(default_factory=dict)
     learning: Mapping[str, Any] = Field(default_factory=dict)
@@ -252,6 +263,7 @@ class Identity(Part):
 class Authz(Part):
     """How roles are bound; unless `fail_open`, a request without a user is refused where authz is used."""
 
+    settings: ClassVar[tuple[str, ...]] = ("providers",)
     fail_open: bool = False
     identity: Identity = Identity()
 
@@ -259,6 +271,15 @@ class Authz(Part):
 class Services(Part):
     """The services that can change a signal."""
 
+    settings: ClassVar[tuple[str, ...]] = (
+        "api",
+        "management_api",
+        "observability",
+        "ratelimit",
+        "response_api",
+        "router_replay",
+        "startup_status",
+    )
     authz: Authz = Authz()
 
 
@@ -268,6 +289,7 @@ class Global(Part):
     `model_catalog` is kept as it is written: classifiers, knowledge bases, prototype banks.
     """
 
+    settings: ClassVar[tuple[str, ...]] = ("stores", "integrations")
     router: Router = Router()
     services: Services = Services()
     model_catalog: Mapping[str, Any] = Field(default_factory=dict)

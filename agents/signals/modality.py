@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from agents.complaints import Complaint
 from agents.signals import Unhosted, signal
 
 
@@ -14,3 +16,8 @@ class Modality(Unhosted):
     collection: ClassVar[str] = "modality"
     type: Literal["modality"] = "modality"
     description: str = ""
+
+    def complaints(self) -> Iterator[Complaint]:
+        """Iterate over names that are no verdict of the classifier."""
+        if self.name not in {"AR", "DIFFUSION", "BOTH"}:
+            yield Complaint(("name",), "the name is AR, DIFFUSION or BOTH")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -125,8 +124,9 @@ def test_endpoints_are_read_beside_the_policy() -> None:
     """The base URLs of the backend refs are settings, by provider."""
     assert endpoints_in(POLICY) == {"north": "http://127.0.0.1:1/v1"}
     assert endpoints_in("providers: {models: [1, {backend_refs: 3}, {backend_refs: [4, {name: x}]}]}") == {}
+    assert endpoints_in("[1]") == {}
     with pytest.raises(ConfigError):
-        endpoints_in("[1]")
+        endpoints_in("[1")
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,7 @@ def test_endpoints_are_read_beside_the_policy() -> None:
         (changed("providers", "defaults", "default_model", to="gone"), "providers.defaults.default_model"),
         (changed("routing", "strategy", to="random"), "routing.strategy"),
         (changed("routing", "signals", "keywords", 0, "operator", to="XOR"), "keywords.0.operator"),
-        (changed("routing", "signals", "keywords", 0, "colour", to=1), "keywords.0.colour"),
-        (changed("routing", "signals", "jailbreaks", to=[]), "jailbreaks is not supported"),
-        (changed("routing", "signals", "keywords", to={}), "keywords is a list"),
+        (changed("routing", "signals", "keywords", to={}), "routing.signals.keywords"),
         (
             changed("routing", "signals", "keywords", 1, "name", to="urgent"),
             "routing.signals.keywords",
@@ -159,13 +157,12 @@ def test_endpoints_are_read_beside_the_policy() -> None:
         (changed("entrypoints", 0, "recipe", to="gone"), "entrypoints.0"),
         (changed("deadlines", "request_s", to=float("inf")), "deadlines.request_s"),
         (changed("deadlines", "attempts", to=0), "deadlines.attempts"),
-        (changed("rooting", to={}), "rooting"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_error_names_its_place(document: dict[str, Any], named: str) -> None:
     """A policy that cannot be used is refused with the file and the path of what is wrong."""
-    with pytest.raises(ConfigError, match=r"^here: ") as caught:
+    with pytest.raises(ConfigError, match=r"^here:\d+:\d+: ") as caught:
         Policy.parse(yaml.safe_dump(document), "here")
     assert named in str(caught.value)
 
@@ -196,10 +193,10 @@ def test_rules_have_a_greatest_depth() -> None:
             rules = {"operator": "NOT", "conditions": [rules]}
         return changed("routing", "decisions", 1, "rules", to=rules)
 
-    assert Policy.loads(orjson.dumps(nested(32)).decode()).hash
+    assert loaded(nested(32)).hash
     for levels in (33, 100):
         with pytest.raises(ConfigError, match="nested"):
-            Policy.loads(orjson.dumps(nested(levels)).decode())
+            loaded(nested(levels))
     deep = '{"operator": "NOT", "conditions": [' * 5000
     with pytest.raises(ConfigError):
         Policy.parse(f"routing: {{decisions: [{{name: a, rules: {deep}")
@@ -254,7 +251,7 @@ def test_a_mutated_policy_loads_or_is_a_config_error(
     try:
         found = Policy.parse(text)
     except ConfigError as error:
-        assert str(error).startswith("policy: ")  # noqa: PT017 - most mutations are refused, some load
+        assert re.match(r"policy:\d+:\d+: ", str(error))  # noqa: PT017 - most mutations are refused, some load
         return
 
     assert Policy.loads(found.normal_form).hash == found.hash
