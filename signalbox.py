@@ -12,6 +12,7 @@ import replay.signals_cli
 import streams.claims_cli
 import streams.cli
 import streams.pause_cli
+import streams.settings
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
@@ -22,7 +23,7 @@ streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 replay.cli.register(app)
-replay.policy_cli.register(app)
+replay.policy_cli.register(app, streams.settings.environment)
 replay.signals_cli.register(app)
 
 

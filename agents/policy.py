@@ -13,7 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from agents.complaints import Complaint
 from agents.content import Identity
@@ -40,15 +40,16 @@ from agents.selectors import Candidate
 from agents.signals import SignalConfig
 from schemas.decision import PlanStep
 
+VERSION = "v0.3"
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
 class Policy(Part, Checked):
     """The policy as written, validated; see `Policy.parse` and `Policy.loads`."""
 
-    # The original never looks at the version, so it is no part of the policy either.
-    settings: ClassVar[tuple[str, ...]] = ("version", "listeners", "evaluation", "substitution")
+    settings: ClassVar[tuple[str, ...]] = ("listeners", "evaluation", "substitution")
 
+    version: str = VERSION
     providers: Providers = Providers()
     routing: Routing = Routing()
     recipes: tuple[Recipe, ...] = ()
@@ -56,6 +57,12 @@ class Policy(Part, Checked):
     # The format's own key is `global`, which Python reserves.
     global_: Global = Field(default=Global(), alias="global")
     deadlines: Deadlines = Deadlines()
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_the_formats(cls, _: str) -> str:
+        """Write the version of the format, whatever the file says: the original never looks at it."""
+        return VERSION
 
     @classmethod
     def parse(

@@ -25,7 +25,7 @@ from streams.keep import check_folder, keep_log
 from streams.policies import publish
 from streams.runners import World
 from streams.runs import collect, counts, find_run
-from streams.settings import Settings, claims_folder, settings, wall_clock
+from streams.settings import Settings, claims_folder, environment, settings, wall_clock
 from streams.telemetry import Telemetry, configure_logging
 
 OK, NO, USAGE, DOWN = 0, 1, 2, 3
@@ -77,7 +77,7 @@ def read_policy(path: Path) -> Policy:
     """Return the policy in *path*; raises `ConfigError`."""
     load_registries()
     try:
-        return Policy.parse(path.read_text(encoding="utf-8"), str(path))
+        return Policy.parse(path.read_text(encoding="utf-8"), str(path), environment())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read policy {path}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,6 +147,11 @@ def settings(**given: Any) -> Settings:
     except SettingsError as error:
         # Its text names the variable; the cause would quote what it holds.
         raise ConfigError(f"{error}; mappings are JSON objects") from None
+
+
+def environment() -> Mapping[str, str]:
+    """Return this process's environment, which a policy's file may refer to."""
+    return dict(os.environ)
 
 
 def claims_folder(stack: Path) -> Path:

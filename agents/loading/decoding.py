@@ -25,7 +25,8 @@ from agents.signals import SignalConfig, signal
 
 _CLOSE = 70.0
 _SMALLEST, _GREATEST = -(1 << 63), (1 << 63) - 1
-_SIGNALS = "Signals"
+COLLECTIONS = "signals"
+"""Stands for the type of ``routing.signals``: each collection has its own class."""
 _MISSING: Any = object()
 
 
@@ -47,6 +48,10 @@ class Decoded:
     ignored: list[Ignored] = field(default_factory=list)
     texts: list[Path] = field(default_factory=list)
     """Scalars that are no text and were written where text is wanted."""
+    times: list[Path] = field(default_factory=list)
+    """Texts that are written as a date and read as a time."""
+    written_texts: set[str] = field(default_factory=set)
+    """Every text that is written as text."""
     cut: list[Path] = field(default_factory=list)
     """Fractions that were cut off where a whole number is wanted."""
     aliases: list[tuple[Path, str]] = field(default_factory=list)
@@ -80,7 +85,7 @@ def shape_of(cls: type[BaseModel]) -> _Shape:
             continue
         annotation: Any = info.annotation
         if any(getattr(meta, "func", None) is not None for meta in info.metadata):
-            annotation = _SIGNALS if cls.__name__ == "Routing" and name == "signals" else annotation
+            annotation = COLLECTIONS if cls.__name__ == "Routing" and name == "signals" else annotation
         fields[spelled.get(name, info.alias or name)] = (info.alias or name, annotation)
     return _Shape(fields, getattr(cls, "aliases", {}), frozenset(getattr(cls, "settings", ())))
 
@@ -129,7 +134,7 @@ class _Decoder:
 
     def _typed(self, kind: Any, value: Any, path: Path) -> Any:  # noqa: ANN401, PLR0911 - one case a kind
         """Return *value* as *kind*, `_MISSING` where the default stands or a complaint was made."""
-        if kind == _SIGNALS:
+        if kind == COLLECTIONS:
             return self._signals(value, path)
         origin = get_origin(kind)
         if origin is Annotated:
@@ -198,6 +203,11 @@ class _Decoder:
 
     def _text(self, value: bool | float | str, path: Path) -> str:  # noqa: FBT001 - a value, not a switch
         if isinstance(value, str):
+            (
+                self.out.times.append(path)
+                if path in self._tree.rewritten
+                else self.out.written_texts.add(value)
+            )
             return value
         self.out.texts.append(path)
         return written(value)

@@ -57,7 +57,6 @@ class Tree:
     notes: list[Note] = field(default_factory=list)
     rewritten: dict[Path, tuple[str, str]] = field(default_factory=dict)
     """Path -> how a scalar is written and how it reads as text, where the two differ."""
-    values: dict[Path, Value] = field(default_factory=dict)
 
     def place(self, path: Path) -> Place:
         """Return where *path* stands: its own place, else that of the closest part around it."""

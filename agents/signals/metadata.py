@@ -50,8 +50,10 @@ class Metadata(Heuristic):
     def complaints(self) -> Iterator[Complaint]:
         """Iterate over why the entry cannot be compared."""
         asked = self.predicate
-        if not self.key.strip():
-            yield Complaint(("key",), "the key of the entry is missing")
+        if self.name != self.name.strip():
+            yield Complaint(("name",), "the name has spaces around it")
+        if not self.key.strip() or self.key != self.key.strip():
+            yield Complaint(("key",), "the key of the entry is missing, or has spaces around it")
         if sum(c is not None for c in (asked.equals, asked.one_of, asked.exists)) != 1 or asked.one_of == ():
             yield Complaint(
                 ("predicate",), "exactly one of equals, in, exists is needed, and in needs values"

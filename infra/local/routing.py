@@ -13,7 +13,7 @@ from infra.local.errors import StackError, UsageError
 from streams.app import load_registries, make_world, roles_for
 from streams.kafka import KafkaLog
 from streams.policies import publish
-from streams.settings import claims_folder, settings, wall_clock
+from streams.settings import claims_folder, environment, settings, wall_clock
 from streams.telemetry import Telemetry
 from streams.topics_admin import create_topics
 from triton_models.build import default_cache, default_repository
@@ -27,7 +27,7 @@ def deployment(options: DeploymentOptions) -> Deployment:
     path = Path(options.policy) if options.policy else DEFAULT_POLICY
     load_registries()
     try:
-        policy = Policy.parse(path.read_text(encoding="utf-8"), str(path))
+        policy = Policy.parse(path.read_text(encoding="utf-8"), str(path), environment())
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise UsageError(str(error)) from None
     return Routing(policy, options.decision_workers, options.folder)
