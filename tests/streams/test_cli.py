@@ -86,7 +86,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a folder for an output": (["run", "in.jsonl", "--out", "."], "cannot write"),
     "a log over other files": (["run", "in.jsonl", "--out", "o", "--keep-log", "."], "cannot keep a log"),
     "an unknown policy": (["run", "in.jsonl", "--out", "o", "--policy", "none"], "cannot read policy none"),
-    "a policy that is no YAML": (["run", "in.jsonl", "--out", "o", "--policy", "broken"], "broken:3:7: not valid YAML"),
+    "a policy that is no YAML": (
+        ["run", "in.jsonl", "--out", "o", "--policy", "broken"],
+        "broken:3:7: not valid YAML",
+    ),
     "a policy with other keys": (["run", "in.jsonl", "--out", "o", "--policy", "wrong"], "routin"),
     "a policy that is no text": (["run", "in.jsonl", "--out", "o", "--policy", "bytes"], "cannot read"),
     "an unknown profile": (["run", "in.jsonl", "--out", "o", "--profile", "none"], "none"),
