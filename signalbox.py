@@ -11,6 +11,7 @@ import replay.policy_cli
 import replay.signals_cli
 import streams.claims_cli
 import streams.cli
+import streams.dlq_cli
 import streams.pause_cli
 import streams.settings
 
@@ -21,6 +22,7 @@ infra.local.cli.register(app, "infra.local.routing:deployment")
 infra.local.commands.register(app)
 streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
+streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 replay.cli.register(app)
 replay.policy_cli.register(app, streams.settings.environment)

@@ -33,3 +33,21 @@ class DeadLetter:
     key: bytes | None = None
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LetterClosed:
+    """What became of the dead letter at `partition` and `offset` of its topic: redriven, or purged.
+
+    A redriven one returned to `topic`, where it is at `to_offset` of its old partition; -1 if purged.
+    """
+
+    partition: int
+    offset: int
+    verb: str
+    actor: str
+    closed_at: int
+    topic: str
+    to_partition: int
+    to_offset: int
+    request_id: Id16 | None = None

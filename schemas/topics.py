@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from schemas.completion import Completion, Result
 from schemas.control import Paused, PolicyActivated, PolicyPublished, Resumed, RunOpened, RunSubmitted
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, LetterClosed
 from schemas.decision import Decision
 from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
@@ -37,6 +37,7 @@ RECORDS: tuple[type, ...] = (
     Retry,
     Paused,
     Resumed,
+    LetterClosed,
 )
 """Every record class, in the order of its schema id; append only."""
 
@@ -144,11 +145,11 @@ CATALOGUE: tuple[Topic, ...] = (
     Topic("feedback", (Feedback,), "request_id", "decision", ("users", "judges"), ()),
     Topic(
         "dead-letters",
-        (DeadLetter,),
+        (DeadLetter, LetterClosed),
         "key of the original",
         "body",
-        ("admission", "signals", "decision", "dispatch", "provider"),
-        ("submit",),
+        ("admission", "signals", "decision", "dispatch", "provider", "retry", "dlq"),
+        ("submit", "dlq"),
         note="original bytes untouched, partition of the original",
         max_bytes=MAX_BYTES + LETTER_BYTES,
     ),

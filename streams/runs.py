@@ -9,7 +9,7 @@ from typing import Any
 from schemas.codec import Codec, UndecodableError
 from schemas.completion import Result
 from schemas.control import RunOpened, RunSubmitted
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, LetterClosed
 from schemas.request import Request
 from schemas.topics import CONTROL_EVENTS, DEAD_LETTERS, REQUESTS, RESULTS
 from streams.log import TP, Log
@@ -113,6 +113,8 @@ def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
         outcome = view.outcomes.setdefault(record.request_id, Outcome())
         outcome.dead = outcome.dead or record
         return record.request_id
+    if isinstance(record, LetterClosed) and record.verb == "redriven" and record.request_id in view.outcomes:
+        view.outcomes[record.request_id].dead = None  # under way again
     return None
 
 

@@ -27,7 +27,7 @@ from schemas.control import (
     RunSubmitted,
     TopicPosition,
 )
-from schemas.dead_letter import DeadLetter, Header
+from schemas.dead_letter import DeadLetter, Header, LetterClosed
 from schemas.decision import Decision, DecisionCore, DecisionMeta, Facts, Input, PlanStep, Trace
 from schemas.feedback import Feedback
 from schemas.identity import Origin, body_digest, custom_request_id
@@ -275,6 +275,7 @@ SAMPLES: tuple[Any, ...] = (
     ),
     Paused("provider", "north", "ada@ops-1", "their status page is red", _AT + 5),
     Resumed("provider", "north", "ada@ops-1", "green again", _AT + 900),
+    LetterClosed(3, 17, "redriven", "ada@ops-1", _AT + 1_000, "requests", 3, 4_800, _ID),
 )
 
 
