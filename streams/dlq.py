@@ -251,7 +251,8 @@ async def purge(
     for entry in chosen:
         if entry.original in taken:
             continue
-        request_id = entry.letter.request_id
+        waits = any(twin.ends_request for twin in twins[entry.original])
+        request_id = entry.letter.request_id if waits else None
         origin, request = requests.get(request_id or b"", (None, None))
         reason = _why_kept(entry, request, orders, world.now())
         if reason:
@@ -259,13 +260,10 @@ async def purge(
             continue
         taken.add(entry.original)
         if not orders.dry_run:
-            waits = any(twin.ends_request for twin in twins[entry.original])
-            if waits and request is not None and origin is not None and request.request_id not in ended:
+            if request is not None and origin is not None and request.request_id not in ended:
                 ended.add(request.request_id)
                 await _end(world, request, origin, entry)
-            for twin in twins[entry.original]:
-                if twin is entry or twin.state == OPEN:
-                    await _close(world, twin, PURGED, orders)
+            await _give_up(world, entry, twins[entry.original], orders)
         outcome.done.append(entry)
         yield outcome
     yield outcome
@@ -279,6 +277,12 @@ def _why_kept(entry: Entry, request: Request | None, orders: Orders, now: int) -
     if orders.expired_only and (request is None or now <= request.deadline):
         return "its deadline has not passed" if request is not None else "its deadline cannot be told"
     return ""
+
+
+async def _give_up(world: World, entry: Entry, twins: Sequence[Entry], orders: Orders) -> None:
+    for twin in twins:
+        if twin is entry or twin.state == OPEN:
+            await _close(world, twin, PURGED, orders)
 
 
 async def _end(world: World, request: Request, origin: Origin, entry: Entry) -> None:
