@@ -1,32 +1,60 @@
-"""The load of a kill run: keeps requests in flight, and remembers what was submitted and what came back."""
+"""The load of a kill run: keeps requests in flight from a file, and remembers what became of them.
+
+Half of the lines go through admission in this process, half through the inbox and its admission role.
+Now and then something comes along that a careless system would stumble over: a record that nobody can
+read, and a second Decision of a request that names another model (as a decision worker might write that
+was killed and then saw another signal).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
-from collections.abc import Awaitable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agents.admission import Admission, read_line
+from agents.errors import Unavailable
 from agents.policy import Policy
-from agents.topology import Emit
+from agents.topology import Emit, emit_for
 from schemas.completion import Result
+from schemas.decision import Decision, PlanStep
 from schemas.identity import inbox_request_id, partition_for
-from schemas.job import AttemptEnded, AttemptStarted, Job
-from schemas.request import Request
-from schemas.signal import SignalSet
-from schemas.topics import REQUESTS, RESULTS, inbox_topic
+from schemas.topics import REQUESTS, jobs_topic
 from streams.log import TP, Placed
 from streams.runners import World
-from streams.runs import decoded
+from tests.live.kill_tail import INBOX
 
-INBOX = inbox_topic("json")
-IN_FLIGHT = 120
-"""Requests kept unanswered; a run must keep 50, and kills take their time to see it."""
-_TENANT, _RUN = "default", "kill"
+IN_FLIGHT = 320
+"""Requests kept unanswered; a run must never have fewer than 200."""
+LINES = 2000
+"""Lines of the file; a run that needs more submits it again, as another run."""
+_TENANT = "default"
+_AT_ONCE = 64
+_DECOY_EVERY = 41
+POISON_EVERY = 149
+_EVEN = 0.2
+"""The share of lines that a rule sends to the second provider; the others are drawn."""
+_PAUSE_S = 0.05
+_GIVE_UP_S = 5.0
+
+
+def write_lines(path: Path, seed: int) -> None:
+    """Write the file that a run submits."""
+    rng = random.Random(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(1, LINES + 1):
+            words = " ".join(rng.choice(("odd", "blue", "sea", "tell", "why")) for _ in range(12))
+            words += " even" if rng.random() < _EVEN else ""
+            body = {"model": "auto", "messages": [{"role": "user", "content": words}]}
+            line = {"custom_id": f"kill-{number}", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
 
 
 @dataclass(slots=True)
@@ -40,111 +68,187 @@ class Sent:
 
 
 @dataclass(slots=True)
+class Poison:
+    """A record that nobody can read: where it was put, and the digest of its bytes."""
+
+    topic: str
+    partition: int
+    offset: int
+    sha256: str
+    acknowledged: bool
+
+
+@dataclass(slots=True)
 class Load:
-    """Submits lines in turn through admission in this process and through the inbox's admission role."""
+    """Submits the lines of a file in turn; *place* is told where each inbox line came to lie."""
 
     world: World
     policy: Policy
     cluster: str
-    seed: int
+    lines: list[bytes]
+    place: Callable[[bytes, int, int], None] = lambda _id, _partition, _offset: None
+    target: int = IN_FLIGHT
+    poison_every: int = POISON_EVERY
     sent: list[Sent] = field(default_factory=list)
-    ended: set[bytes] = field(default_factory=set)
-    places: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    poisons: list[Poison] = field(default_factory=list)
+    decoys: int = 0
+    least: int | None = None
+    watched: bool = False
+    _open: set[bytes] = field(default_factory=set)
+    _ended: set[bytes] = field(default_factory=set)
+    _seen: set[bytes] = field(default_factory=set)
+    _due: list[Decision] = field(default_factory=list)
+    _number: int = 0
 
     @property
     def open(self) -> int:
         """How many acknowledged requests have not ended."""
-        return sum(s.acknowledged and s.request_id not in self.ended for s in self.sent)
+        return len(self._open)
+
+    @property
+    def ended(self) -> int:
+        """How many requests have ended."""
+        return len(self._ended)
+
+    def hear(self, record: Any) -> None:
+        """Take in a record that the log holds."""
+        if isinstance(record, Result):
+            self._ended.add(record.request_id)
+            self._open.discard(record.request_id)
+            self._watch()
+        elif isinstance(record, Decision) and record.core.plan and record.request_id not in self._seen:
+            self._seen.add(record.request_id)
+            if len(self._seen) % _DECOY_EVERY == 0:
+                self._due.append(record)
+
+    def _watch(self) -> None:
+        if self.watched:
+            self.least = self.open if self.least is None else min(self.least, self.open)
 
     async def run(self) -> None:
-        """Keep `IN_FLIGHT` requests open, until cancelled."""
-        rng = random.Random(self.seed)
+        """Keep `target` requests open, until cancelled."""
         while True:
-            missing = IN_FLIGHT - self.open
-            acks = [await self._submit(rng) for _ in range(missing)]
-            for sent, ack in acks:
-                await self._acknowledge(sent, ack)
-            await asyncio.sleep(0.05)
+            try:
+                await self._offer(min(self.target - self.open, _AT_ONCE))
+                while self._due:
+                    await self._decoy(self._due.pop())
+            except Unavailable:
+                await self._reconnect()
+            self._watch()
+            await asyncio.sleep(_PAUSE_S)
 
-    async def _submit(self, rng: random.Random) -> tuple[Sent, Awaitable[Placed]]:
-        number = len(self.sent) + 1
-        words = " ".join(rng.choice(("even", "odd", "blue", "sea", "tell", "why")) for _ in range(12))
-        body = {"model": "auto", "messages": [{"role": "user", "content": words}]}
-        custom_id = f"kill-{number}"
-        raw = json.dumps({"custom_id": custom_id, "url": "/v1/chat/completions", "body": body}).encode()
+    async def burst(self, count: int) -> None:
+        """Submit *count* requests more than `target` asks for."""
+        with suppress(Unavailable):
+            await self._offer(count)
+
+    async def _offer(self, count: int) -> None:
+        asked = []
+        for _ in range(max(count, 0)):
+            self._number += 1
+            asked.append(await self._submit(self._number))
+            if self._number % self.poison_every == 0:
+                await self._poison(self._number // self.poison_every)
+        failed: Unavailable | None = None
+        for sent, ack in asked:
+            try:
+                await self._acknowledge(sent, await ack)
+            except Unavailable as error:  # it may be in the log all the same, and is judged if it is
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _reconnect(self) -> None:
+        """Begin anew with the log: a producer whose batches expired has no certain sequence any more."""
+        with suppress(Unavailable, TimeoutError, OSError):
+            await asyncio.wait_for(self.world.log.stop(), _GIVE_UP_S)
+        with suppress(Unavailable, TimeoutError, OSError):
+            await asyncio.wait_for(self.world.log.start(), _GIVE_UP_S)
+
+    async def _submit(self, number: int) -> tuple[Sent, Awaitable[Placed]]:
+        cycle, index = divmod(number - 1, len(self.lines))
+        raw = self.lines[index]
+        custom_id, run = f"kill-{index + 1}", f"kill-{cycle}"
         if number % 2:
-            admission = Admission(self.policy, _TENANT, self.world.now(), _RUN)
-            request = admission.batch(read_line(number, raw))
-            sent = Sent(custom_id, _RUN, request.request_id)
+            admission = Admission(self.policy, _TENANT, self.world.now(), run)
+            request = admission.batch(read_line(index + 1, raw))
+            sent = Sent(custom_id, run, request.request_id)
             self.sent.append(sent)
             partition = partition_for(request.request_id, await self.world.log.partitions(REQUESTS))
             return sent, await self.world.outbox.send(Emit(REQUESTS, partition, request.request_id, request))
         sent = Sent(custom_id, "")
         self.sent.append(sent)
-        partition = number // 2 % await self.world.log.partitions(INBOX)
-        return sent, await self.world.log.send((INBOX, partition), None, raw)
+        return sent, _in_inbox(await self._send(INBOX, number // 2, raw))
 
-    async def _acknowledge(self, sent: Sent, ack: Awaitable[Placed]) -> None:
-        placed = await ack
-        if sent.request_id is None:
-            number = int(sent.custom_id.removeprefix("kill-"))
-            partition = number // 2 % await self.world.log.partitions(INBOX)
-            sent.request_id = inbox_request_id(self.cluster, INBOX, partition, placed.offset)
-            self.places[sent.request_id] = (partition, placed.offset)
+    async def _send(self, topic: str, number: int, value: bytes) -> tuple[TP, Awaitable[Placed]]:
+        partition = number % await self.world.log.partitions(topic)
+        return (topic, partition), await self.world.log.send((topic, partition), None, value)
+
+    async def _acknowledge(self, sent: Sent, placed: Placed) -> None:
+        if isinstance(placed, InInbox):
+            sent.request_id = inbox_request_id(self.cluster, INBOX, placed.partition, placed.offset)
+            self.place(sent.request_id, placed.partition, placed.offset)
         sent.acknowledged = True
+        if sent.request_id is not None and sent.request_id not in self._ended:
+            self._open.add(sent.request_id)
 
-    def write(self, path: Path) -> None:
-        """Write what was submitted."""
-        with path.open("w", encoding="utf-8") as file:
-            for sent in self.sent:
-                if sent.request_id is not None:
-                    row = {
-                        "request_id": sent.request_id.hex(),
-                        "run": sent.run,
-                        "custom_id": sent.custom_id,
-                        "acknowledged": sent.acknowledged,
-                    }
-                    file.write(json.dumps(row) + "\n")
+    async def _poison(self, number: int) -> None:
+        topics = (INBOX, REQUESTS, jobs_topic(self.policy.provider_names[0]))
+        value = b"\x07not a record of ours, nor JSON %d" % number
+        (topic, partition), ack = await self._send(topics[number % len(topics)], number, value)
+        poison = Poison(topic, partition, -1, hashlib.sha256(value).hexdigest(), acknowledged=False)
+        self.poisons.append(poison)
+        poison.offset = (await ack).offset
+        poison.acknowledged = True
+
+    async def _decoy(self, decision: Decision) -> None:
+        """Write a second Decision of the same request, for a model that the first one did not choose."""
+        first = decision.core.plan[0]
+        other = next(p for p in self.policy.provider_names if p != first.provider)
+        model = next(m.name for m in self.policy.models.values() if m.provider == other)
+        plan = (PlanStep(other, model, first.attempts, first.call_timeout_ms),)
+        core = replace(decision.core, chosen=model, plan=plan)
+        await (await self.world.outbox.send(emit_for(replace(decision, core=core))))
+        self.decoys += 1
+
+    def write(self, out: Path) -> None:
+        """Write what was submitted, and what of it nobody can read."""
+        rows = [
+            {
+                "request_id": sent.request_id.hex(),
+                "run": sent.run,
+                "custom_id": sent.custom_id,
+                "acknowledged": sent.acknowledged,
+            }
+            for sent in self.sent
+            if sent.request_id is not None
+        ]
+        write_rows(out / "submitted.jsonl", rows)
+        write_rows(out / "poisons.jsonl", [asdict(poison) for poison in self.poisons])
 
 
-@dataclass(slots=True)
-class Tail:
-    """Follows what the roles write: how far, in its own source, each worker is known to have come."""
+@dataclass(frozen=True, slots=True)
+class InInbox(Placed):
+    """A place in the inbox, whose partition belongs to the identity of what lies there."""
 
-    load: Load
-    newest: dict[tuple[str, int], int] = field(default_factory=dict)
-    _job_offsets: dict[str, int] = field(default_factory=dict)
+    partition: int
 
-    async def follow(self) -> None:
-        """Read every topic that roles write, until cancelled."""
-        log = self.load.world.log
-        wanted = (REQUESTS, RESULTS, "decisions", "signals.", "jobs.", "attempts.")
-        topics = [t for t in await log.topics() if t.startswith(wanted)]
-        places: list[TP] = [(t, p) for t in topics for p in range(await log.partitions(t))]
-        async for envelope in log.read(await log.begins(places), follow=True):
-            record = decoded(self.load.world.codec, envelope.value)
-            source = dict(envelope.headers).get("ce_source", b"").decode().removeprefix("/signalbox/")
-            self._take(source, envelope.partition, record)
 
-    def _take(self, worker: str, partition: int, record: Any) -> None:
-        match record:
-            case Result():
-                self.load.ended.add(record.request_id)
-            case AttemptStarted():
-                self._job_offsets[record.key] = record.job_offset
-            case AttemptEnded() if record.key in self._job_offsets:
-                self._wrote(worker, partition, self._job_offsets[record.key])
-            case Request() if record.request_id in self.load.places:
-                self._wrote(worker, *self.load.places[record.request_id])
-            case SignalSet():
-                self._wrote(worker, record.origin.partition, record.origin.offset)
-            case Job() if worker.startswith("provider."):
-                pass  # a further attempt of its own; its ended one says how far it is
-            case _ if getattr(record, "origin", None) is not None:
-                self._wrote(worker, record.origin.partition, record.origin.offset)
-            case _:
-                pass
+async def _in_inbox(sent: tuple[TP, Awaitable[Placed]]) -> Placed:
+    placed = await sent[1]
+    return InInbox(placed.offset, placed.timestamp, sent[0][1])
 
-    def _wrote(self, worker: str, partition: int, offset: int) -> None:
-        place = (worker, partition)
-        self.newest[place] = max(offset, self.newest.get(place, -1))
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+async def until_open(load: Load, count: int, within: float) -> bool:
+    """Wait until *count* requests are in flight; False if *within* seconds were not enough."""
+    until = time.monotonic() + within
+    while load.open < count:
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.1)
+    return True

@@ -1,22 +1,33 @@
-"""In which phase a kill hit: told from the log right after it, before the worker is back.
+"""In which phase a worker is: told from the log and its group's commits, while SIGSTOP holds it still.
 
-`being_assigned`: the worker served HTTP, but had not taken its partitions over; `starting`: not even that.
+`being_assigned`: it has joined its group, but has not taken its partitions over (`starting`: not even that).
 Else what it had written is compared with what its group had committed: `produced_uncommitted` if a
-record of its output comes from a source record that is not committed, `in_step` if it had only such
-source records to read or in hand, `idle` if everything was committed.
+record that this life wrote comes from a source record that is not committed, `in_step` if it had only
+such source records before it or in hand, `idle` if everything of its partitions was committed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import KafkaError
 
+from agents.errors import Unavailable
 from infra.local.workers import Worker
-from schemas.topics import REQUESTS, full_name, jobs_topic
+from schemas.topics import DEAD_LETTERS, DECISIONS, REQUESTS, attempts_topic, full_name, jobs_topic, signals_topic
 from streams.kafka import KafkaLog
 from streams.log import TP
-from tests.live.kill_load import INBOX, Tail
+from tests.live.kill_lives import Lives
+from tests.live.kill_tail import INBOX, Tail
+
+_ASK_S = 3.0
+_SETTLE_S = 0.02
+"""For what a worker had handed to its socket to arrive at the broker."""
 
 
 def source_of(role: str) -> str:
@@ -27,42 +38,119 @@ def source_of(role: str) -> str:
     return INBOX if role == "admission" else REQUESTS
 
 
-class Groups:
-    """What each role's consumer group committed."""
+def outputs_of(role: str) -> tuple[str, ...]:
+    """Return a topic or two in which *role* shows what it has done."""
+    kind, _, name = role.partition(".")
+    if kind == "provider":
+        return (attempts_topic(name),)
+    if kind == "signals":
+        return (signals_topic(name),)
+    return {"admission": (REQUESTS,), "decision": (DECISIONS,), "dispatch": ()}.get(role, (DEAD_LETTERS,))
 
-    def __init__(self, log: KafkaLog, admin: AIOKafkaAdminClient) -> None:
+
+class Groups:
+    """What each role's consumer group committed, and who its members are.
+
+    Raises `Unavailable` where the broker does not answer soon: it may be down on purpose.
+    """
+
+    def __init__(self, log: KafkaLog, bootstrap: str) -> None:
         self._log = log
-        self._admin = admin
+        self._bootstrap = bootstrap
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+        try:
+            async with asyncio.timeout(_ASK_S):
+                if self._admin is None:
+                    admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+                    await admin.start()
+                    self._admin = admin
+                return await getattr(self._admin, method)(*arguments, **named)
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self.close()
+            raise Unavailable(f"the broker does not answer {method}: {type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Disconnect; the next question connects again."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            with suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(admin.close(), _ASK_S)
 
     async def behind(self, role: str) -> Mapping[int, tuple[int, int]]:
         """Return partition -> (committed, end) of the role's source."""
         source = source_of(role)
         places: list[TP] = [(source, p) for p in range(await self._log.partitions(source))]
-        found = await self._admin.list_consumer_group_offsets(f"{self._log.prefix}.{role}")
+        found = await self._ask("list_consumer_group_offsets", f"{self._log.prefix}.{role}")
         committed = {(tp.topic, tp.partition): max(meta.offset, 0) for tp, meta in found.items()}
-        ends = await self._log.ends(places)
+        ends = await self.ends(places)
         name = full_name(self._log.prefix, source)
         return {p: (committed.get((name, p), 0), ends[source, p]) for source, p in places}
+
+    async def ends(self, places: list[TP]) -> Mapping[TP, int]:
+        """Return where *places* end."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                return await self._log.ends(places)
+        except TimeoutError as error:
+            raise Unavailable("the broker does not tell where partitions end") from error
 
     async def idle(self, role: str) -> bool:
         """Return whether the role's group committed all of its source."""
         return all(committed >= end for committed, end in (await self.behind(role)).values())
 
+    async def member(self, worker: Worker) -> tuple[str, frozenset[int]]:
+        """Return the member id of *worker* in its group ("" for none) and its partitions of its source."""
+        role = worker.spec.role
+        responses = await self._ask("describe_consumer_groups", [f"{self._log.prefix}.{role}"])
+        for response in responses:
+            for group in response.groups:
+                for member_id, _, _, _, assignment in group[5]:
+                    # The broker derives a static member's id from its instance name.
+                    if member_id.startswith(f"{role}-{worker.spec.instance}-"):
+                        return member_id, self._partitions(role, assignment)
+        return "", frozenset()
 
-async def life_of(worker: Worker) -> str:
-    """Return how far *worker*'s present life is: starting, being_assigned or ready."""
-    if not worker.port_file.exists():
-        return "starting"
-    return "ready" if await worker.health() else "being_assigned"
+    def _partitions(self, role: str, assignment: bytes) -> frozenset[int]:
+        if not assignment:
+            return frozenset()
+        name = full_name(self._log.prefix, source_of(role))
+        shares = ConsumerProtocol.ASSIGNMENT.decode(assignment).assignment
+        return frozenset(p for topic, partitions in shares if topic == name for p in partitions)
 
 
-async def phase_of(worker: Worker, life: str, groups: Groups, tail: Tail) -> str:
-    """Return the phase in which *worker* was killed; *life* is how far it was just before."""
-    if life != "ready":
-        return life
-    role, name = worker.spec.role, f"{worker.spec.role}-{worker.spec.instance}"
-    behind = await groups.behind(role)
-    own = {p: offset for (who, p), offset in tail.newest.items() if who == name}
-    if any(offset >= behind[p][0] for p, offset in own.items()):
-        return "produced_uncommitted"
-    return "in_step" if any(behind[p][1] > behind[p][0] for p in own) else "idle"
+class Looker:
+    """Tells the phase of a worker that is being held still."""
+
+    def __init__(self, groups: Groups, tail: Tail, lives: Lives) -> None:
+        self.groups = groups
+        self._tail = tail
+        self._lives = lives
+        self._members: dict[int, str] = {}
+        """pid -> its member id, once it was seen with partitions; a later life must show another."""
+
+    async def look(self, worker: Worker) -> str:
+        """Return the phase; `unknown` where the broker does not answer."""
+        try:
+            return await self._look(worker)
+        except Unavailable:
+            return "unknown"
+
+    async def _look(self, worker: Worker) -> str:
+        pid = self._lives.of(worker).pid
+        member, partitions = await self.groups.member(worker)
+        if not self._lives.assigned(worker):
+            earlier = {known for other, known in self._members.items() if other != pid}
+            return "being_assigned" if member and member not in earlier else "starting"
+        if member:
+            self._members[pid] = member
+        await asyncio.sleep(_SETTLE_S)
+        role = worker.spec.role
+        behind = {p: at for p, at in (await self.groups.behind(role)).items() if p in partitions}
+        await self._tail.caught_up(await self.groups.ends(await self._tail.places(outputs_of(role))))
+        born = int(self._lives.of(worker).born * 1000)
+        name = f"{role}-{worker.spec.instance}"
+        if any(self._tail.wrote(name, p, committed, born) for p, (committed, _) in behind.items()):
+            return "produced_uncommitted"
+        return "in_step" if any(end > committed for committed, end in behind.values()) else "idle"

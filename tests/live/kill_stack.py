@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from agents.policy import Policy
 from infra.local.deployment import Endpoints, Needs, WorkerSpec
+from infra.local.events import Report, silent
 from infra.local.routing import Routing
 from infra.local.stack import LocalStack, StackConfig
 from streams.app import load_registries
+from tests.live.kill_entry import CLOCK, SABOTAGE
 from triton_models.build import Options, build
 
 # A dead worker's calls are taken over after call_s and a margin; the
-# longest simulated call is a third of it.
+# longest simulated call (3 s) is a quarter of it.
 _POLICY = """
 providers:
   defaults: {default_model: north-small}
@@ -37,11 +40,11 @@ routing:
       rules: {operator: OR, conditions: [{type: embedding, name: similar}]}
       modelRefs: [{model: north-large, weight: 1}, {model: south-coder, weight: 1}]
       algorithm: {type: weighted}
-deadlines: {call_s: 6, infer_s: 10, request_s: 3600, attempts: 3}
+deadlines: {call_s: 12, infer_s: 10, request_s: 3600, attempts: 3}
 """
 _MODEL = """
-        latency: {ttft_median_ms: 200, per_token_ms: 12}
-        length: {median: 40, sigma: 0.8, minimum: 1, maximum: 150}
+        latency: {ttft_median_ms: 600, per_token_ms: 16}
+        length: {median: 70, sigma: 0.8, minimum: 1, maximum: 150}
         faults: FAULTS"""
 _NO_FAULTS, _FAULTS = "{}", "{error: 0.02, rate_limit: 0.02}"
 _PROFILE = f"""
@@ -55,31 +58,31 @@ providers:
       south-coder:{_MODEL}
 """
 DECISION_WORKERS = 3
+CALL_S, LONGEST_CALL_S = 12.0, 3.0
+ENTRY = "tests.live.kill_entry"
 
 
 class KillDeployment(Routing):
-    """The product's own deployment, over a classifier of constant time; *entry* runs the workers."""
+    """The product's own deployment, over a classifier of constant time; its workers have *sabotage*."""
 
-    def __init__(self, policy: Policy, repository: Path, entry: str) -> None:
+    def __init__(self, policy: Policy, folder: Path, sabotage: str) -> None:
         super().__init__(policy, DECISION_WORKERS)
-        self._repository = repository
-        self._entry = entry
+        self._repository = _repository(folder / "models")
+        self._folder = folder
+        self._sabotage = sabotage
 
     def needs(self) -> Needs:
         """Return the encoder's name, in a repository where a constant-time model answers to it."""
         return Needs(("encoder",), self._repository)
 
     def workers(self, endpoints: Endpoints) -> tuple[WorkerSpec, ...]:
-        """Return the product's workers, run by this deployment's entry."""
-        return tuple(
-            WorkerSpec(
-                spec.role,
-                spec.instance,
-                tuple(self._entry if part == "signalbox" else part for part in spec.argv),
-                spec.env,
-            )
-            for spec in super().workers(endpoints)
-        )
+        """Return the product's workers, run by the kill run's entry."""
+        return tuple(self._ours(spec) for spec in super().workers(endpoints))
+
+    def _ours(self, spec: WorkerSpec) -> WorkerSpec:
+        argv = tuple(ENTRY if part == "signalbox" else part for part in spec.argv)
+        clock = str(clock_file(self._folder, spec.role, spec.instance))
+        return replace(spec, argv=argv, env={**spec.env, CLOCK: clock, SABOTAGE: self._sabotage})
 
 
 def kill_policy() -> Policy:
@@ -88,16 +91,23 @@ def kill_policy() -> Policy:
     return Policy.parse(_POLICY, "the kill run's policy")
 
 
-def kill_stack(folder: Path, seed: int, entry: str = "signalbox", *, faults: bool = False) -> LocalStack:
-    """Return the stack, not started, with everything that it keeps in *folder*.
+def clock_file(folder: Path, role: str, instance: int) -> Path:
+    """Return the file that shifts a worker's clock while it holds a number of ms."""
+    return folder.absolute() / f"clock-{role}-{instance}"
+
+
+def kill_stack(
+    folder: Path, seed: int, report: Report = silent, *, sabotage: str = "", faults: bool = False
+) -> LocalStack:
+    """Return the stack, not started, with everything that it keeps in *folder*; *report* hears of it.
 
     With *faults* the providers fail and refuse some calls, so that further attempts are made.
     """
     folder.mkdir(parents=True)
     profile = folder / "profile.yaml"
     profile.write_text(_PROFILE.replace("FAULTS", _FAULTS if faults else _NO_FAULTS), encoding="utf-8")
-    deployment = KillDeployment(kill_policy(), _repository(folder / "models"), entry)
-    return LocalStack(StackConfig(folder, profile=profile, seed=seed), deployment)
+    deployment = KillDeployment(kill_policy(), folder, sabotage)
+    return LocalStack(StackConfig(folder, profile=profile, seed=seed), deployment, report=report)
 
 
 def _repository(folder: Path) -> Path:
