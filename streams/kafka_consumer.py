@@ -60,7 +60,6 @@ class KafkaConsumer:
         self._known = False
         self._reached: Mapping[TP, int] = {}
         self._topics = [full_name(settings.prefix, topic) for topic in topics]
-        self._epoch = 0
         self._taken_over = asyncio.Event()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
@@ -89,7 +88,6 @@ class KafkaConsumer:
 
     def let_go(self) -> None:
         """Note that an assignment ended: what was fetched under it must not be given out."""
-        self._epoch += 1
         self._taken_over.clear()
 
     def take_over(self) -> None:
@@ -102,14 +100,17 @@ class KafkaConsumer:
             found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_POLL)
         except KafkaError as error:
             raise unavailable("consume with", self._group, error) from error
-        # The client fetches for a new assignment while its listener still runs.
-        epoch, reached = self._epoch, self._positions()
+        # The client fetches for a new assignment while its listener still runs; and until it has the new
+        # one it holds on to the old one, whose positions must not pass for the new one's.
+        assignment = self._assignment()
+        reached = self._positions(assignment)
         await self._taken_over.wait()
         if self._fenced is not None:
             raise self._fenced
-        if epoch != self._epoch:
+        current = assignment is self._assignment()
+        self._reached = reached if current else {}
+        if not current:
             return {}
-        self._reached = reached
         out: dict[TP, list[Envelope]] = {}
         for native, records in found.items():
             tp = self._log.logical(native)
@@ -120,10 +121,13 @@ class KafkaConsumer:
         """Return the next offset of each partition, as of the last poll."""
         return self._reached
 
-    def _positions(self) -> dict[TP, int]:
-        # The client's own `position` waits for what is not known yet.
+    def _assignment(self) -> Any:
+        """Return the client's present assignment, an object of its own for each."""
         subscription = self._consumer._subscription.subscription  # noqa: SLF001
-        assignment = subscription.assignment if subscription is not None else None
+        return subscription.assignment if subscription is not None else None
+
+    def _positions(self, assignment: Any) -> dict[TP, int]:
+        # The client's own `position` waits for what is not known yet.
         if assignment is None:
             return {}
         states = ((tp, assignment.state_value(tp)) for tp in assignment.tps)
