@@ -16,6 +16,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from schemas.logdir import LogDirError
@@ -140,7 +141,7 @@ def _totals(evidence: Evidence, accepted: Sequence[str], calls: Calls) -> dict[s
         "dead_letters": len(evidence.letters),
         "poisons": sum(bool(row["acknowledged"]) for row in evidence.poisons),
         "kills": len(kills),
-        "longest_gap_s": round(max((b - a for a, b in zip(gaps, gaps[1:], strict=False)), default=0)),
+        "longest_gap_s": round(max((b - a for a, b in pairwise(gaps)), default=0)),
         "ended_by_themselves": sum(row["phase"] == "exited" for row in evidence.kills),
         "least_in_flight": min((row["in_flight"] for row in kills), default=0),
         "calls": len(evidence.calls),

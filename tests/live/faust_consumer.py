@@ -30,7 +30,7 @@ from streams.kafka import KafkaLog, KafkaSettings
 from streams.runners.mapping import MapRunner
 from streams.settings import wall_clock
 from streams.telemetry import Telemetry
-from tests.live.kill_load import INBOX
+from tests.live.kill_tail import INBOX
 
 EVENTS = 300
 """Events of each of two batches."""

@@ -19,7 +19,8 @@ from typing import Any
 from agents.errors import RouterError
 from infra.local.errors import StackError
 from schemas.logdir import LogDirError
-from tests.live.checker import judge, read, report
+from tests.live.checker import judge, report
+from tests.live.checker_evidence import read
 from tests.live.kill_report import markdown
 from tests.live.kill_run import Options, run
 from tests.live.kill_sabotage import SABOTAGES
@@ -29,7 +30,7 @@ _USAGE, _DOWN = 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run and judge; exit code 0 nothing wrong, 1 something lost or doubled, 2 bad input, 3 it could not run."""
+    """Run and judge; exit code 0: nothing wrong, 1: lost or doubled, 2: bad input, 3: it could not run."""
     given = _parser().parse_args(arguments)
     if given.out.exists() and any(given.out.iterdir()):
         _say(f"{given.out} is not empty: give another OUT, or remove it")
@@ -46,7 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"the run could not be done: {type(error).__name__}: {error}")
         return _DOWN
     told = {**told, "load_before": before, "load_after": os.getloadavg(), "broker": given.broker}
-    meta = {**told, "rounds": given.rounds, "seed": given.seed, "sabotage": given.sabotage, "outage_s": outage}
+    meta = {
+        **told,
+        "rounds": given.rounds,
+        "seed": given.seed,
+        "sabotage": given.sabotage,
+        "outage_s": outage,
+    }
     (given.out / "run.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     (given.out / "report.md").write_text(markdown(given.out, meta, verdict), encoding="utf-8")
     sys.stdout.write(report(verdict) + f"\nseed={given.seed} took_s={told['took_s']}\n")
@@ -54,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _runner(broker: str) -> Any:
-    if broker == "kafka":
-        return run
-    from tests.live.kill_memory import run_in_memory  # noqa: PLC0415 - only this one needs the fakes
-
-    return run_in_memory
+    return {"kafka": run}[broker]
 
 
 def _say(text: str) -> None:
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=20, help="how many kills; some rounds take two")
     parser.add_argument("--seed", type=int, default=1, help="of the schedule, the prompts and the simulator")
     parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
-    parser.add_argument("--broker", choices=("kafka", "memory"), default="kafka", help="which log")
+    parser.add_argument("--broker", choices=("kafka",), default="kafka", help="which log")
     parser.add_argument("--sabotage", choices=("", *SABOTAGES), default="", help="a fault to plant")
     parser.add_argument("--outage", type=float, default=0.0, help="seconds without a broker; 0: by ROUNDS")
     parser.add_argument("--faults", action="store_true", help="let the providers fail some calls")

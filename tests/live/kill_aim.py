@@ -12,7 +12,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from agents.errors import Unavailable
 from infra.local.stack import LocalStack
@@ -20,6 +20,8 @@ from infra.local.workers import Worker
 from tests.live.kill_lives import Lives, cpu_ms, stopped
 from tests.live.kill_load import Load
 from tests.live.kill_phase import Looker
+from tests.live.kill_waiting import until as wait_until
+from tests.live.kill_waiting import until_true
 
 DAM_S = 6.0
 """Below a session's timeout, and with the longest call still below a call's."""
@@ -27,7 +29,7 @@ _PROVIDER_DAM_S = 8.0
 _BURST = 48
 _TOUCHED_MS = 4.0
 """CPU that a worker must have used since records lay before it, to count as having begun with them."""
-_STARVED_S = 2.0
+_STARVED_S, _SETTLED_S = 2.0, 4.0
 
 
 class Aim:
@@ -50,6 +52,9 @@ class Aim:
                 return await self._idle(worker, until)
             case "in_step":
                 return await self._in_step(worker, until)
+            case "settled":
+                await asyncio.sleep(_SETTLED_S)
+                return await self._sample(worker, "", until)
             case "starved":
                 return await self._starved(worker)
             case _:
@@ -95,11 +100,8 @@ class Aim:
         role = worker.spec.role
         limit = _PROVIDER_DAM_S if role.startswith("provider.") else DAM_S
         until = min(until, time.monotonic() + limit)
-        try:
-            while not await self._looker.groups.idle(role) and time.monotonic() < until:
-                await asyncio.sleep(0.1)
-        except Unavailable:
-            return
+        with suppress(Unavailable):
+            await wait_until(lambda: self._looker.groups.idle(role), until, 0.1)
 
     async def _in_step(self, worker: Worker, until: float) -> str:
         await self._ready(worker, until)
@@ -119,11 +121,12 @@ class Aim:
 
     async def _filled(self, worker: Worker, until: float) -> None:
         """Wait until records lie before *worker*, which is held."""
-        try:
-            while await self._looker.groups.idle(worker.spec.role) and time.monotonic() < until:
-                await asyncio.sleep(0.02)
-        except Unavailable:
-            return
+
+        async def filled() -> bool:
+            return not await self._looker.groups.idle(worker.spec.role)
+
+        with suppress(Unavailable):
+            await wait_until(filled, until, 0.02)
         if worker.spec.role in {"decision", "dispatch"}:
             await asyncio.sleep(0.5)  # until what it joins the requests with is there as well
 
@@ -148,8 +151,7 @@ class Aim:
 
     async def _being_assigned(self, worker: Worker, until: float) -> str:
         """Catch *worker* between joining its group and having its partitions; it must just be starting."""
-        while time.monotonic() < until and not (worker.pid and worker.port_file.exists()):
-            await asyncio.sleep(0.01)
+        await until_true(lambda: worker.pid is not None and worker.port_file.exists(), until, 0.01)
         found = "starting"
         while time.monotonic() < until and found in {"starting", "unknown"}:
             if found == "starting":
@@ -162,8 +164,7 @@ class Aim:
         return found
 
     async def _ready(self, worker: Worker, until: float) -> None:
-        while time.monotonic() < until and not await worker.health():
-            await asyncio.sleep(0.05)
+        await wait_until(worker.health, until)
 
     @asynccontextmanager
     async def _dam(self, worker: Worker) -> AsyncIterator[Release]:

@@ -19,6 +19,7 @@ from infra.local.stack import LocalStack
 from infra.local.workers import Worker
 from tests.live.kill_aim import Aim
 from tests.live.kill_stack import CALL_S, DECISION_WORKERS, clock_file
+from tests.live.kill_waiting import until
 
 SESSION_S = 10.0
 """The session timeout of a worker's consumer."""
@@ -129,9 +130,11 @@ class Beside:
             old = worker.pid
             if old is None or not worker.send(signal.SIGTERM):
                 return
-            until = time.monotonic() + _READY_S
-            while time.monotonic() < until and (worker.pid in {None, old} or not await worker.health()):
-                await asyncio.sleep(0.1)
+
+            async def back() -> bool:
+                return worker.pid not in {None, old} and await worker.health()
+
+            await until(back, time.monotonic() + _READY_S, 0.1)
         finally:
             self.aim.busy.discard(worker)
 

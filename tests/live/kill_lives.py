@@ -6,7 +6,6 @@ lies after the place where the life began.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from infra.local.events import StackEvent, WorkerDied, WorkerStarted
 from infra.local.workers import Worker
+from tests.live.kill_waiting import until_true
 
 _KILLED = -9
 
@@ -54,9 +54,7 @@ class Lives:
                 size = log.stat().st_size if log.exists() else 0
                 self._lives[event.role, event.instance] = Life(event.pid, time.time(), size)
             case WorkerDied() if event.exit_code != _KILLED:
-                self.deaths.append(
-                    Death(time.time(), event.role, event.instance, event.pid, event.exit_code)
-                )
+                self.deaths.append(Death(time.time(), event.role, event.instance, event.pid, event.exit_code))
             case _:
                 pass
 
@@ -96,12 +94,12 @@ def cpu_ms(pid: int) -> float:
 
 async def stopped(pid: int, within: float = 1.0) -> None:
     """Return when the kernel shows every thread of *pid* as stopped, or after *within* seconds."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return
-        if state in "TZX":
-            return
-        await asyncio.sleep(0.001)
+    await until_true(lambda: _state(pid) in "TZX", time.monotonic() + within, 0.001)
+
+
+def _state(pid: int) -> str:
+    """Return the kernel's letter for the state of *pid*; X for none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"

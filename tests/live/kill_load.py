@@ -30,6 +30,7 @@ from schemas.topics import REQUESTS, jobs_topic
 from streams.log import TP, Placed
 from streams.runners import World
 from tests.live.kill_tail import INBOX
+from tests.live.kill_waiting import until_true
 
 IN_FLIGHT = 320
 """Requests kept unanswered; a run must never have fewer than 200."""
@@ -246,9 +247,4 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 async def until_open(load: Load, count: int, within: float) -> bool:
     """Wait until *count* requests are in flight; False if *within* seconds were not enough."""
-    until = time.monotonic() + within
-    while load.open < count:
-        if time.monotonic() > until:
-            return False
-        await asyncio.sleep(0.1)
-    return True
+    return await until_true(lambda: load.open >= count, time.monotonic() + within, 0.1)

@@ -19,7 +19,15 @@ from aiokafka.errors import KafkaError
 
 from agents.errors import Unavailable
 from infra.local.workers import Worker
-from schemas.topics import DEAD_LETTERS, DECISIONS, REQUESTS, attempts_topic, full_name, jobs_topic, signals_topic
+from schemas.topics import (
+    DEAD_LETTERS,
+    DECISIONS,
+    REQUESTS,
+    attempts_topic,
+    full_name,
+    jobs_topic,
+    signals_topic,
+)
 from streams.kafka import KafkaLog
 from streams.log import TP
 from tests.live.kill_lives import Lives

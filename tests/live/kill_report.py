@@ -1,4 +1,4 @@
-"""What a kill run did and found, as Markdown: written to OUT/report.md, to be copied where numbers are kept."""
+"""What a kill run did and found, as Markdown: OUT/report.md, to be copied where numbers are kept."""
 
 from __future__ import annotations
 

@@ -275,7 +275,9 @@ async def _drain(stack: LocalStack, load: Load, groups: Groups, still_s: float) 
     _say(f"{load.open} requests have not ended, and nothing moves any more")
 
 
-async def _state(load: Load, groups: Groups, roles: list[str]) -> tuple[int, list[tuple[str, int, int]]] | None:
+async def _state(
+    load: Load, groups: Groups, roles: list[str]
+) -> tuple[int, list[tuple[str, int, int]]] | None:
     try:
         return load.open, [
             (role, sum(c for c, _ in behind.values()), sum(e for _, e in behind.values()))

@@ -23,7 +23,8 @@ from schemas.dead_letter import DeadLetter
 from schemas.envelope import Envelope
 from schemas.job import AttemptStarted
 from schemas.topics import DECISIONS, REQUESTS
-from streams.kafka import KafkaConsumer, KafkaLog
+from streams.kafka import KafkaLog
+from streams.kafka_consumer import KafkaConsumer
 from streams.log import TP, Commit, Placed
 from streams.outbox import Outbox
 from streams.runners.joining import JoinRunner
@@ -207,7 +208,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
     "faust_consumer": Sabotage(
         "the heuristics role reads through Faust's own consumer, as shipped",
         _faust,
-        (("signals.heuristics", "first_unfinished"), ("signals.heuristics", _PRODUCED)),
+        (("signals.heuristics", "settled"),),
         _LOST,
     ),
     "commit_early": Sabotage(

@@ -68,7 +68,7 @@ class KillDeployment(Routing):
     def __init__(self, policy: Policy, folder: Path, sabotage: str) -> None:
         super().__init__(policy, DECISION_WORKERS)
         self._repository = _repository(folder / "models")
-        self._folder = folder
+        self._stack_folder = folder
         self._sabotage = sabotage
 
     def needs(self) -> Needs:
@@ -81,7 +81,7 @@ class KillDeployment(Routing):
 
     def _ours(self, spec: WorkerSpec) -> WorkerSpec:
         argv = tuple(ENTRY if part == "signalbox" else part for part in spec.argv)
-        clock = str(clock_file(self._folder, spec.role, spec.instance))
+        clock = str(clock_file(self._stack_folder, spec.role, spec.instance))
         return replace(spec, argv=argv, env={**spec.env, CLOCK: clock, SABOTAGE: self._sabotage})
 
 

@@ -16,6 +16,7 @@ from schemas.topics import DECISIONS, REQUESTS, RESULTS, inbox_topic
 from streams.log import TP
 from streams.runners import World
 from streams.runs import decoded
+from tests.live.kill_waiting import until_true
 
 INBOX = inbox_topic("json")
 _REMEMBERED = 4000
@@ -64,14 +65,11 @@ class Tail:
 
     async def caught_up(self, ends: Mapping[TP, int]) -> None:
         """Return when everything before *ends* was read, or after a while."""
-        until = time.monotonic() + _CATCH_UP_S
-        while time.monotonic() < until:
-            if all(self._read.get(tp, 0) >= end for tp, end in ends.items()):
-                return
-            await asyncio.sleep(0.005)
+        by = time.monotonic() + _CATCH_UP_S
+        await until_true(lambda: all(self._read.get(tp, 0) >= end for tp, end in ends.items()), by, 0.005)
 
     def wrote(self, worker: str, partition: int, committed: int, born_ms: int) -> bool:
-        """Return whether *worker*, since *born_ms*, wrote what comes of a source record from *committed* on."""
+        """Return whether *worker* wrote, since *born_ms*, what comes of a record from *committed* on."""
         found = self._wrote.get((worker, partition), ())
         return any(offset >= committed and at >= born_ms for offset, at in found)
 

@@ -20,7 +20,8 @@ from schemas.logdir import LogWriter
 from schemas.request import Request
 from schemas.sealed import Body
 from schemas.topics import REQUESTS, RESULTS, attempts_topic, jobs_topic
-from tests.live.checker import judge, main, read
+from tests.live.checker import judge, main
+from tests.live.checker_evidence import read
 
 COUNT = 5
 START_S = 1_700_000_000.0
