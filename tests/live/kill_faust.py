@@ -78,7 +78,12 @@ class FaustHost(Host):
         runner: Any = self.runner
         topic = runner.topics[0]
         envelope = Envelope(
-            topic, message.partition, message.offset, int(message.timestamp * 1000), message.key, message.value
+            topic,
+            message.partition,
+            message.offset,
+            int(message.timestamp * 1000),
+            message.key,
+            message.value,
         )
         pair = await runner._decoded(envelope)
         emits = [] if pair is None else [emit for out in await runner._stage.step([pair]) for emit in out]
