@@ -12,14 +12,15 @@ BIN := .venv/bin
 # The environment is made again when the lock or the project's own metadata changes, and at no other time.
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml .ci/install | sha256sum | cut -c 1-16)
 
-ROUNDS ?= 5
+ROUNDS ?= 20
 SEED ?= 1
 OUT ?= out/kill
 BROKER ?=
 SABOTAGE ?=
+OUTAGE ?=
 ARGS ?=
 
-.PHONY: help setup triton demo test check unit lint format types imports kill bench slow agree lock clean
+.PHONY: help setup triton demo test check unit lint format types imports kill sabotages bench slow agree lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -68,9 +69,12 @@ types: setup ## mypy, strict
 imports: setup ## import-linter: which room may import which
 	@$(BIN)/lint-imports --no-logo
 
-kill: setup triton ## kill workers at seeded moments: ROUNDS=5 SEED=1 OUT=out/kill [BROKER=] [SABOTAGE=]
-	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' \
+kill: setup triton ## kill workers at aimed moments: ROUNDS=20 SEED=1 OUT=out/kill [BROKER=kafka|memory] [SABOTAGE=] [OUTAGE=]
+	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' $(if $(OUTAGE),--outage '$(OUTAGE)') \
 		$(if $(BROKER),--broker '$(BROKER)') $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
+
+sabotages: setup ## the faults that SABOTAGE= can plant, one a line
+	@$(BIN)/python -m tests.live.kill_sabotage
 
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)

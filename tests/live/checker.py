@@ -113,10 +113,8 @@ def _reordered(evidence: Evidence) -> list[str]:
 
 def _phantoms(evidence: Evidence, calls: Calls) -> list[str]:
     """Return what came of nothing: records of an origin that holds another request, calls without a job."""
-    found = set(calls.phantom)
-    for places in (*evidence.signals.values(), evidence.decided, evidence.job_places):
-        found |= {i for place, i in places.items() if evidence.requests and evidence.origins.get(place) != i}
-    return sorted(found)
+    strays = {i for place, i in evidence.derived if evidence.origins.get(place) != i}
+    return sorted({*calls.phantom, *strays})
 
 
 def _poisons(evidence: Evidence) -> list[str]:

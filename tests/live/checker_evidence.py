@@ -39,12 +39,13 @@ class Evidence:
     disturbances: Sequence[Row] = ()
     requests: Counter[str] = field(default_factory=Counter)
     origins: dict[Place, str] = field(default_factory=dict)
-    signals: dict[str, dict[Place, str]] = field(default_factory=lambda: defaultdict(dict))
+    signals: dict[str, set[Place]] = field(default_factory=lambda: defaultdict(set))
     decisions: Counter[str] = field(default_factory=Counter)
-    decided: dict[Place, str] = field(default_factory=dict)
+    decided: set[Place] = field(default_factory=set)
     chosen: dict[str, tuple[str, str]] = field(default_factory=dict)
     jobs: Counter[str] = field(default_factory=Counter)
-    job_places: dict[Place, str] = field(default_factory=dict)
+    derived: set[tuple[Place, str]] = field(default_factory=set)
+    """Origin and request of every signal, decision and job."""
     first_jobs: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     last_attempt: dict[str, int] = field(default_factory=dict)
     started: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -93,16 +94,17 @@ def _take(evidence: Evidence, envelope: Envelope, codec: Codec) -> None:
     except UndecodableError:
         return
     request_id = record.request_id.hex() if record.request_id is not None else ""
-    place = (envelope.partition, envelope.offset)
+    if isinstance(record, SignalSet | Decision | Job):
+        evidence.derived.add((_origin(record), request_id))
     match record:
         case Request():
             evidence.requests[request_id] += 1
-            evidence.origins[place] = request_id
+            evidence.origins[envelope.partition, envelope.offset] = request_id
         case SignalSet():
-            evidence.signals[record.role][_origin(record)] = request_id
+            evidence.signals[record.role].add(_origin(record))
         case Decision():
             evidence.decisions[request_id] += 1
-            evidence.decided.setdefault(_origin(record), request_id)
+            evidence.decided.add(_origin(record))
             if record.core.plan:
                 plan = record.core.plan[0]
                 evidence.chosen.setdefault(request_id, (plan.provider, plan.model))
@@ -133,7 +135,6 @@ def _take_work(evidence: Evidence, envelope: Envelope, record: Any) -> None:
         case Job():
             request_id = record.request_id.hex()
             evidence.jobs[record.key] += 1
-            evidence.job_places[_origin(record)] = request_id
             last = evidence.last_attempt.get(request_id, 0)
             evidence.last_attempt[request_id] = max(last, record.attempt)
             if record.attempt == 0:

@@ -150,14 +150,13 @@ class Load:
             asked.append(await self._submit(self._number))
             if self._number % self.poison_every == 0:
                 await self._poison(self._number // self.poison_every)
-        failed: Unavailable | None = None
-        for sent, ack in asked:
-            try:
-                await self._acknowledge(sent, await ack)
-            except Unavailable as error:  # it may be in the log all the same, and is judged if it is
-                failed = error
-        if failed is not None:
-            raise failed
+        placed = await asyncio.gather(*(ack for _, ack in asked), return_exceptions=True)
+        failed = [one for one in placed if isinstance(one, BaseException)]
+        for (sent, _), one in zip(asked, placed, strict=True):
+            if isinstance(one, Placed):
+                await self._acknowledge(sent, one)
+        if failed:  # what was not acknowledged may be in the log all the same, and is judged if it is
+            raise failed[0]
 
     async def _reconnect(self) -> None:
         """Begin anew with the log: a producer whose batches expired has no certain sequence any more."""

@@ -35,7 +35,7 @@ from tests.live.kill_stack import kill_policy, kill_stack
 from tests.live.kill_tail import Tail
 
 LEAST_IN_FLIGHT = 200
-_GAP_S, _LATEST_S = 2.5, 13.0
+_GAP_S, _LATEST_S = 4.0, 13.0
 """Between two kills, the second of which is not aimed at the same worker's start; and at the latest."""
 _WARM_S, _BESIDE_S, _DRAIN_S = 60.0, 300.0, 600.0
 _STILL_S, _SABOTAGED_STILL_S = 75.0, 18.0

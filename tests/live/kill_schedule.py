@@ -30,6 +30,8 @@ SHORT = ("stop", "broker_outage")
 """What a shorter run sees."""
 FULL = 10
 _STOP_EVERY, _BROKER_EVERY = 10, 70
+_EARLY = 0.75
+"""Disturbances queue, and the last one must be over before the last round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,6 @@ def beside(rounds: int, seed: int) -> Mapping[int, tuple[str, ...]]:
         rng.shuffle(names)
     found: dict[int, tuple[str, ...]] = {}
     for index, name in enumerate(names):
-        number = 1 + int((index + 0.5) * rounds / len(names))
+        number = 1 + int((index + 0.5) * rounds * _EARLY / len(names))
         found[number] = (*found.get(number, ()), name)
     return found

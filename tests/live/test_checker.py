@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +14,29 @@ import pytest
 
 from schemas.codec import Codec
 from schemas.completion import Result
-from schemas.decision import PlanStep
+from schemas.dead_letter import DeadLetter
+from schemas.decision import Decision, DecisionCore, DecisionMeta, Facts, PlanStep, Trace
 from schemas.envelope import Envelope
 from schemas.identity import Origin, job_key
-from schemas.job import AttemptEnded, Job
+from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.logdir import LogWriter
 from schemas.request import Request
 from schemas.sealed import Body
-from schemas.topics import REQUESTS, RESULTS, attempts_topic, jobs_topic
+from schemas.signal import Observations, SignalSet
+from schemas.topics import (
+    DEAD_LETTERS,
+    DECISIONS,
+    REQUESTS,
+    RESULTS,
+    attempts_topic,
+    jobs_topic,
+    signals_topic,
+)
 from tests.live.checker import judge, main
 from tests.live.checker_evidence import read
 
 COUNT = 5
+SIGNALS, LEDGER, JOBS = signals_topic("heuristics"), attempts_topic("north"), jobs_topic("north")
 START_S = 1_700_000_000.0
 
 
@@ -74,11 +87,51 @@ def a_result(number: int) -> Result:
     return Result(request_id(number), "t", 200, "", "", "north", "m", "d", 0, 0.0, 0, 0, "p")
 
 
-def an_end(number: int, outcome: str) -> AttemptEnded:
-    """Return the end of a request's first attempt."""
-    return AttemptEnded(
-        request_id(number), Origin(0, number), 0, 0, 0, "north", "m", "w", 0, outcome, 200, ""
+def an_end(number: int, outcome: str, attempt: int = 0) -> AttemptEnded:
+    """Return the end of an attempt of a request."""
+    place = Origin(0, number)
+    return AttemptEnded(request_id(number), place, 0, 0, attempt, "north", "m", "w", 0, outcome, 200, "")
+
+
+def a_start(number: int, attempt: int = 0) -> AttemptStarted:
+    """Return the start of an attempt of a request, whose call may take six seconds."""
+    place = Origin(0, number)
+    return AttemptStarted(request_id(number), place, 0, 0, attempt, "north", "m", "w", 0, 6000, number)
+
+
+def a_signal(number: int, offset: int | None = None) -> SignalSet:
+    """Return a request's signals."""
+    place = Origin(0, number if offset is None else offset)
+    return SignalSet(request_id(number), place, "heuristics", "p", "", Observations.of([]), 0, 0)
+
+
+def a_decision(number: int, model: str = "m") -> Decision:
+    """Return the decision for *model*."""
+    core = DecisionCore(
+        policy_hash="p",
+        recipe="r",
+        outcome="routed",
+        failure="",
+        decision="d",
+        rule=Trace(),
+        candidates=(model,),
+        scores=(1.0,),
+        propensities=(1.0,),
+        chosen=model,
+        plan=(PlanStep("north", model, 1, 6000),),
+        signals_used=(),
+        signals_missing=(),
+        selector="static",
+        salt="",
+        draw=0.0,
+        facts=Facts(),
     )
+    return Decision(request_id(number), Origin(0, number), core, DecisionMeta((), 0, 0))
+
+
+def a_letter(offset: int, value: bytes) -> DeadLetter:
+    """Return the dead letter of an unreadable record in the inbox."""
+    return DeadLetter("admission", "UndecodableError", "", "inbox.json", 0, offset, 0, 1, "", 0, value=value)
 
 
 @dataclass
@@ -88,6 +141,8 @@ class Left:
     submitted: list[dict[str, Any]] = field(default_factory=list)
     kills: list[dict[str, Any]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    poisons: list[dict[str, Any]] = field(default_factory=list)
+    disturbances: list[dict[str, Any]] = field(default_factory=list)
     records: list[tuple[str, Any, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -97,12 +152,32 @@ class Left:
             row = {"request_id": request_id(number).hex(), "run": "r", "custom_id": f"c{number}"}
             self.submitted.append({**row, "acknowledged": True})
             self.records += [
-                (REQUESTS, a_request(number), at),
-                (jobs_topic("north"), a_job(number), at),
+                (REQUESTS, a_request(number), at - 0.5),
+                (SIGNALS, a_signal(number), at - 0.4),
+                (DECISIONS, a_decision(number), at - 0.3),
+                (JOBS, a_job(number), at - 0.2),
+                (LEDGER, a_start(number), at - 0.1),
                 (RESULTS, a_result(number), at + 1.1),
-                (attempts_topic("north"), an_end(number, "ok"), at + 1.2),
+                (LEDGER, an_end(number, "ok"), at + 1.2),
             ]
             self.call(number, at)
+
+    def try_again(self, number: int, at: float) -> None:
+        """Make a further attempt, as the product would."""
+        self.records += [
+            (JOBS, a_job(number, attempt=1), at - 0.2),
+            (LEDGER, a_start(number, 1), at - 0.1),
+            (LEDGER, an_end(number, "ok", 1), at + 1.2),
+        ]
+        self.call(number, at, attempt=1)
+
+    def poison(self, letter: bytes | None) -> None:
+        """Note an unreadable record of the inbox; its dead letter holds *letter*, if there is one."""
+        sha = hashlib.sha256(b"poison").hexdigest()
+        row = {"topic": "inbox.json", "partition": 0, "offset": 7, "sha256": sha, "acknowledged": True}
+        self.poisons.append(row)
+        if letter is not None:
+            self.records.append((DEAD_LETTERS, a_letter(7, letter), START_S))
 
     def call(self, number: int, at: float, *, attempt: int = 0, status: int = 200) -> None:
         """Note a call of one second."""
@@ -126,19 +201,28 @@ class Left:
         """Drop a request's records from *topic*."""
         self.records = [r for r in self.records if (r[0], r[1].request_id) != (topic, request_id(number))]
 
+    def uncalled(self, number: int) -> None:
+        """Drop a request's calls."""
+        self.calls = [c for c in self.calls if c["request_id"] != request_id(number).hex()]
+
     def write(self, out: Path) -> Path:
         """Write it all to *out*."""
         for name, rows in (
             ("submitted", self.submitted),
             ("kills", self.kills),
             ("provider_calls", self.calls),
+            ("poisons", self.poisons),
+            ("disturbances", self.disturbances),
         ):
             (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         codec = Codec()
         with LogWriter(out / "log", "cluster", "signalbox") as writer:
-            for offset, (topic, record, at) in enumerate(self.records):
+            offsets: Counter[str] = Counter()
+            for topic, record, at in self.records:
+                offset = record.request_id[0] if topic == REQUESTS else offsets[topic]
+                offsets[topic] += 1
                 value = codec.encode(record)
-                writer.append(Envelope(topic, 0, offset, int(at * 1000), record.request_id, value))
+                writer.append(Envelope(topic, 0, offset, round(at * 1000), record.request_id, value))
             writer.close({})
         return out
 
@@ -161,15 +245,14 @@ def lose_result(left: Left) -> None:
 
 def lose_request(left: Left) -> None:
     """Drop an accepted request and all that it caused."""
-    left.without(REQUESTS, 2)
-    left.without(RESULTS, 2)
-    left.without(jobs_topic("north"), 2)
-    left.calls = [c for c in left.calls if c["request_id"] != request_id(2).hex()]
+    for topic in (REQUESTS, SIGNALS, DECISIONS, JOBS, LEDGER, RESULTS):
+        left.without(topic, 2)
+    left.uncalled(2)
 
 
 def answer_twice(left: Left) -> None:
     """Answer one request under two keys."""
-    left.call(2, START_S + 100, attempt=1)
+    left.try_again(2, START_S + 100)
 
 
 def repeat_unprovoked(left: Left) -> None:
@@ -199,7 +282,7 @@ def repeat_after_the_end(left: Left) -> None:
 
 def act_twice(left: Left) -> None:
     """Send one request to two models by two decisions."""
-    left.records.append((jobs_topic("north"), a_job(2, "other"), START_S + 100))
+    left.records.append((JOBS, a_job(2, "other"), START_S + 100))
 
 
 def invent_result(left: Left) -> None:
@@ -210,6 +293,85 @@ def invent_result(left: Left) -> None:
 def call_without_key(left: Left) -> None:
     """Call without an idempotency key."""
     left.calls[2]["idempotency_key"] = ""
+
+
+def skip_signals(left: Left) -> None:
+    """Let the heuristics role pass a request over."""
+    left.without(SIGNALS, 2)
+
+
+def skip_decision(left: Left) -> None:
+    """Let the decision role pass a request over."""
+    left.without(DECISIONS, 2)
+
+
+def skip_job(left: Left) -> None:
+    """Let dispatch pass a decision over."""
+    left.without(JOBS, 2)
+    left.without(LEDGER, 2)
+    left.uncalled(2)
+
+
+def leave_job_open(left: Left) -> None:
+    """Never end a job that was started."""
+    left.records.remove((LEDGER, an_end(2, "ok"), START_S + 20 + 1.2))
+
+
+def call_beside(left: Left) -> None:
+    """Call again after a kill, while the first call may still be under way."""
+    left.kill(START_S + 20.5)
+    left.call(2, START_S + 23)
+
+
+def call_unannounced(left: Left) -> None:
+    """Call without a start in the ledger."""
+    left.records.remove((LEDGER, a_start(2), START_S + 20 - 0.1))
+
+
+def announce_late(left: Left) -> None:
+    """Write the start after the call was made."""
+    index = left.records.index((LEDGER, a_start(2), START_S + 20 - 0.1))
+    left.records[index] = (LEDGER, a_start(2), START_S + 20.5)
+
+
+def end_before_start(left: Left) -> None:
+    """Write the end of an attempt before its start."""
+    end = left.records.index((LEDGER, an_end(2, "ok"), START_S + 20 + 1.2))
+    start = left.records.index((LEDGER, a_start(2), START_S + 20 - 0.1))
+    left.records[end], left.records[start] = left.records[start], left.records[end]
+    left.records[end] = (LEDGER, a_start(2), START_S + 20 - 0.1)
+
+
+def follow_the_second_decision(left: Left) -> None:
+    """Dispatch a model that only a later Decision of the request names."""
+    index = left.records.index((DECISIONS, a_decision(2), START_S + 20 - 0.3))
+    left.records.insert(index, (DECISIONS, a_decision(2, "other"), START_S + 20 - 0.35))
+
+
+def answer_before_the_start(left: Left) -> None:
+    """Deliver a result before any call of it began."""
+    index = left.records.index((RESULTS, a_result(2), START_S + 20 + 1.1))
+    left.records[index] = (RESULTS, a_result(2), START_S + 19)
+
+
+def signal_of_nothing(left: Left) -> None:
+    """Write signals for an origin that holds another request."""
+    left.records.append((SIGNALS, a_signal(99, 3), START_S + 100))
+
+
+def call_of_nothing(left: Left) -> None:
+    """Call with a key that no job has."""
+    left.call(2, START_S + 100, attempt=5, status=500)
+
+
+def drop_poison(left: Left) -> None:
+    """Let an unreadable record vanish."""
+    left.poison(None)
+
+
+def change_poison(left: Left) -> None:
+    """Dead-letter an unreadable record with other bytes."""
+    left.poison(b"poisom")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +387,20 @@ def call_without_key(left: Left) -> None:
         (act_twice, {"two_decisions_acted"}),
         (invent_result, {"strange_result"}),
         (call_without_key, {"keyless_call"}),
+        (skip_signals, {"skipped"}),
+        (skip_decision, {"skipped"}),
+        (skip_job, {"skipped"}),
+        (leave_job_open, {"skipped"}),
+        (call_beside, {"called_beside"}),
+        (call_unannounced, {"unstarted_call"}),
+        (announce_late, {"unstarted_call"}),
+        (end_before_start, {"reordered"}),
+        (follow_the_second_decision, {"reordered"}),
+        (answer_before_the_start, {"reordered"}),
+        (signal_of_nothing, {"phantom"}),
+        (call_of_nothing, {"phantom", "unstarted_call"}),
+        (drop_poison, {"poison_lost"}),
+        (change_poison, {"poison_lost"}),
     ],
 )
 def test_a_planted_defect_is_named(plant: Callable[[Left], None], kinds: set[str], tmp_path: Path) -> None:
@@ -242,7 +418,7 @@ def repeat_for_a_kill(left: Left) -> None:
 
 def repeat_after_silence(left: Left) -> None:
     """Repeat a call that the worker gave up waiting for."""
-    left.records.append((attempts_topic("north"), an_end(2, "unanswered"), START_S + 26))
+    left.records.append((LEDGER, an_end(2, "unanswered"), START_S + 26))
     left.call(2, START_S + 28)
 
 
@@ -250,22 +426,33 @@ def collapse(left: Left) -> None:
     """Write a result and a job a second time."""
     left.records += [
         (RESULTS, a_result(2), START_S + 100),
-        (jobs_topic("north"), a_job(2), START_S + 100),
+        (JOBS, a_job(2), START_S + 100),
     ]
 
 
 def try_again_after_failure(left: Left) -> None:
     """Call again, under the next key, after an error."""
     left.calls[2]["status"] = 503
-    left.call(2, START_S + 100, attempt=1)
-    left.records.append((jobs_topic("north"), a_job(2, attempt=1), START_S + 100))
+    left.try_again(2, START_S + 100)
 
 
 def disown_answer(left: Left) -> None:
     """Refuse a key that was answered while its worker died, so that the next attempt has to answer."""
     left.kill(START_S + 21.05)
     left.call(2, START_S + 28, status=429)
-    left.call(2, START_S + 100, attempt=1)
+    left.try_again(2, START_S + 100)
+
+
+def keep_poison(left: Left) -> None:
+    """Dead-letter an unreadable record as it was."""
+    left.poison(b"poison")
+
+
+def jump(left: Left) -> None:
+    """Call again too early by a clock that was wrong."""
+    call_beside(left)
+    row = {"kind": "clock_jump", "role": "provider.north", "began": START_S + 10, "ended": START_S + 22}
+    left.disturbances.append(row)
 
 
 def lose_unacknowledged(left: Left) -> None:
@@ -283,6 +470,8 @@ def lose_unacknowledged(left: Left) -> None:
         try_again_after_failure,
         disown_answer,
         lose_unacknowledged,
+        keep_poison,
+        jump,
     ],
 )
 def test_what_a_kill_may_cause_is_no_defect(allowed: Callable[[Left], None], tmp_path: Path) -> None:
