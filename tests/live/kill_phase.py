@@ -112,12 +112,11 @@ class Groups:
         """Return the member id of *worker* in its group ("" for none) and its partitions of its source."""
         role = worker.spec.role
         responses = await self._ask("describe_consumer_groups", [f"{self._log.prefix}.{role}"])
-        for response in responses:
-            for group in response.groups:
-                for member_id, _, _, _, assignment in group[5]:
-                    # The broker derives a static member's id from its instance name.
-                    if member_id.startswith(f"{role}-{worker.spec.instance}-"):
-                        return member_id, self._partitions(role, assignment)
+        members = [member for response in responses for group in response.groups for member in group[5]]
+        for member_id, _, _, _, assignment in members:
+            # The broker derives a static member's id from its instance name.
+            if member_id.startswith(f"{role}-{worker.spec.instance}-"):
+                return member_id, self._partitions(role, assignment)
         return "", frozenset()
 
     def _partitions(self, role: str, assignment: bytes) -> frozenset[int]:
