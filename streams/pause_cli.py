@@ -14,11 +14,11 @@ import typer
 
 from agents.errors import ConfigError
 from schemas.control import Paused, Resumed
-from schemas.topics import jobs_topic
 from streams.cli import FOLDER, OK, Broker, Dir, FindBroker, Json, connected, finish, located
 from streams.pauses import ALL, PROVIDER, STAGE, TENANT, Target, tell
 from streams.runners import World
 from streams.settings import Settings
+from streams.standing import roles_in
 
 Provider = Annotated[str | None, typer.Option(help="The worker of this provider makes no new call.")]
 Tenant = Annotated[str | None, typer.Option(help="No job of this tenant is called.")]
@@ -55,15 +55,9 @@ async def check_exists(world: World, target: Target) -> None:
 
     Of a tenant it cannot be known.
     """
-    topics = await world.log.topics()
-    first, last = jobs_topic("\0").split("\0")
-    known = {
-        PROVIDER: [t[len(first) : -len(last)] for t in topics if t.startswith(first) and t.endswith(last)],
-        STAGE: ["admission", "decision", "dispatch", *(t for t in topics if t.startswith("signals."))],
-    }
-    known[STAGE] += [f"provider.{name}" for name in known[PROVIDER]]
-    if any(topic.startswith("retry.") for topic in topics):
-        known[STAGE].append("retry")
+    roles = roles_in(await world.log.topics())
+    workers = [role.removeprefix("provider.") for role in roles if role.startswith("provider.")]
+    known = {PROVIDER: workers, STAGE: roles}
     names = known.get(target.scope, [target.name])
     if target.name not in names:
         raise ConfigError(f"no {target.scope} {target.name!r} here; there are: {', '.join(names)}")

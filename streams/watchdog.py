@@ -175,6 +175,12 @@ class Watchdog:
         except (Unavailable, TimeoutError):
             return None
 
+    def _details(self) -> dict[str, Any]:
+        if self.host is None:
+            return {}
+        progress = self.host.runner.progress()
+        return {"details": dict(progress.details), "lanes": dict(progress.lanes)}
+
     def report(self) -> dict[str, Any]:
         """Return what `/healthz` and `/readyz` tell of progress."""
         seen = self.vitals
@@ -185,6 +191,7 @@ class Watchdog:
             "in_flight": seen.in_flight,
             "queued": seen.queued,
             "done": seen.done,
+            **self._details(),
             "broker": seen.unread is not None,
             "reasons": [str(finding) for finding in self.findings],
         }

@@ -7,7 +7,6 @@ What runs the stack is imported when a command runs: ``signalbox --help`` need n
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -109,21 +108,21 @@ def _register_down(app: typer.Typer) -> None:
 def _register_status(app: typer.Typer) -> None:
     @app.command()
     def status(folder: Folder = FOLDER, json: Json = False) -> None:
-        """Say what runs: exit 0 if all of it is healthy, 1 if not, 3 if nothing runs."""
-        from infra.local import control
+        """Say what runs and what is stuck: exit 0 if all is well, 1 if not, 3 if nothing runs."""
+        from infra.local import standing
 
         try:
-            found = run(control.status(folder.absolute()), quiet=(NothingRunning,))
+            found = run(standing.account(folder.absolute()), quiet=(NothingRunning,))
         except NothingRunning as error:
             if json:
                 emit({"running": False, "healthy": False})
             typer.echo(str(error), err=True)
             raise typer.Exit(error.exit_code) from error
         if json:
-            emit({"running": True, "healthy": found.healthy, **dataclasses.asdict(found)})
+            emit(standing.as_json(found))
         else:
-            typer.echo(tabled(found))
-        raise typer.Exit(0 if found.healthy else _NO)
+            typer.echo("\n".join([tabled(found.status), *standing.told(found)]))
+        raise typer.Exit(0 if found.good else _NO)
 
 
 def absolute(path: Path | None) -> Path | None:

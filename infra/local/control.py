@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.local.broker import broker_answers
 from infra.local.deployment import Endpoints
@@ -19,7 +20,7 @@ from infra.local.process import clear_marked, tail
 from infra.local.state import ComponentState, Phase, StackState, held, hold, read_state, write_state
 from infra.local.supervisor import ASSIGNMENT, Assignment
 from infra.local.triton import clear_shared_memory
-from infra.local.workers import ready_by
+from infra.local.workers import ready_by, told_by
 
 ASSIGNED = "assignment.json"
 SUPERVISOR_LOG = "supervisor.log"
@@ -37,6 +38,9 @@ class Health:
     pid: int | None
     healthy: bool
     restarts: int = 0
+    log: str = ""
+    # What a worker says of its progress; None if it says nothing.
+    report: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,4 +250,6 @@ async def _worker_health(state: StackState, index: int) -> Health:
         pid=worker.process.pid if worker.process is not None else None,
         healthy=alive and await ready_by(worker.port_file),
         restarts=worker.restarts,
+        log=str(worker.log),
+        report=await told_by(worker.port_file) if alive else None,
     )

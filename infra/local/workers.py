@@ -4,12 +4,13 @@ import asyncio
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from infra.local.backoff import Backoff
 from infra.local.deployment import WorkerSpec
 from infra.local.errors import StackError, StartFailed
 from infra.local.events import Report, WorkerDied, WorkerReady, WorkerStarted, WorkerUnstartable
-from infra.local.http_health import answers_ok
+from infra.local.http_health import answers_ok, told
 from infra.local.ports import LOOPBACK
 from infra.local.process import Command, Process
 
@@ -159,6 +160,12 @@ async def ready_by(port_file: Path) -> bool:
     """Return whether the worker that wrote *port_file* says that it is ready."""
     port = written_port(port_file)
     return port is not None and await answers_ok(f"http://{LOOPBACK}:{port}/readyz")
+
+
+async def told_by(port_file: Path) -> dict[str, Any] | None:
+    """Return what the worker that wrote *port_file* says of its progress; None if it says nothing."""
+    port = written_port(port_file)
+    return None if port is None else await told(f"http://{LOOPBACK}:{port}/healthz")
 
 
 def written_port(port_file: Path) -> int | None:

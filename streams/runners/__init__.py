@@ -53,6 +53,7 @@ class Progress:
     done: int = 0
     details: dict[str, int] = field(default_factory=dict)
     heads: Mapping[int, Head] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Group(Protocol):

@@ -248,8 +248,9 @@ class WorkRunner:
             lease.trim()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for the calls under way, and for answers that are late."""
-        waited = {*self._tasks, *self._caller.late}
+        """Wait for the calls under way, and for answers that are late; not for jobs that may not be called."""
+        idle = {t for lease in self._leases.values() for k, t in lease.running.items() if k in self._waits}
+        waited = {*self._tasks, *self._caller.late} - idle
         if waited:
             await asyncio.wait(waited, timeout=timeout_s)
 
@@ -260,6 +261,9 @@ class WorkRunner:
         self._progress.oldest_since = min(oldest, default=None)
         # Whoever waits for a slot is explained by the calls that hold them.
         until = [*(lease.ledger.open_until() for lease in self._leases.values()), *self._waits.values()]
+        now, lanes = self._world.now(), self._desk.lanes
+        self._progress.lanes = {lane.model: lanes.free_at(lane, now) for lane, _ in lanes.states(now)}
+        self._progress.details = {"waiting": len(self._waits)}
         self._progress.heads = {
             p: Head(lease.prefix.oldest, max(until, default=0))
             for p, lease in self._leases.items()

@@ -14,7 +14,7 @@ from schemas.codec import Codec
 from schemas.control import Paused, Resumed
 from schemas.topics import CONTROL_EVENTS
 from signalbox import app
-from streams.app import make_world, topic_counts
+from streams.app import load_registries, make_world, topic_counts
 from streams.memory import MemoryLog
 from streams.runners import World
 from streams.telemetry import Telemetry
@@ -26,6 +26,7 @@ NOW = 1_790_000_000_000
 def log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryLog:
     """Let the commands find an in-memory log where a broker would be."""
     monkeypatch.chdir(tmp_path)
+    load_registries()
     log = MemoryLog(topic_counts(["north", "south"], 2), lambda: NOW)
 
     @asynccontextmanager
