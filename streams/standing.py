@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.control import Paused
 from schemas.topics import DEAD_LETTERS, jobs_topic
-from streams.app import Context, Ports, Tuning, runner_for
+from streams.app import Context, Ports, Tuning, roles_for, runner_for
 from streams.log import TP
 from streams.runners import World
 
@@ -20,7 +20,8 @@ async def _nobody(*_: Any) -> Any:
     raise NotImplementedError("a runner that is only asked what it reads calls nobody")
 
 
-_NOBODY = Ports(_nobody, _nobody)
+_CALLEE: Any = _nobody
+_NOBODY = Ports(_CALLEE, _CALLEE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,7 @@ def roles_in(topics: Iterable[str]) -> list[str]:
 
 async def take(world: World) -> Standing:
     """Ask the broker; raises `Unavailable`."""
-    roles = roles_in(await world.log.topics())
-    groups = await asyncio.gather(*(_group(world, role) for role in roles))
+    groups = await asyncio.gather(*(_group(world, role) for role in roles_in(await world.log.topics())))
     letters = await _places(world, [DEAD_LETTERS])
     begins, ends = await world.log.begins(letters), await world.log.ends(letters)
     return Standing(
@@ -77,11 +77,19 @@ async def _group(world: World, role: str) -> GroupLag | None:
     tps = await _places(world, runner.topics)
     member = world.log.consumer(f"{world.log.prefix}.{role}", runner.topics, "status")
     committed = await member.committed(tps)
+    await member.stop()
+    if not committed and role not in _demanded(world):
+        return None  # topics of every signal role exist; nobody need serve those that no policy demands
     begins, ends = await world.log.begins(tps), await world.log.ends(tps)
     resume = {tp: max(committed[tp].offset if tp in committed else 0, begins[tp]) for tp in tps}
     behind = {tp: offset for tp, offset in resume.items() if offset < ends[tp]}
     lag = sum(ends[tp] - offset for tp, offset in behind.items())
     return GroupLag(role, lag, await _oldest(world, behind))
+
+
+def _demanded(world: World) -> tuple[str, ...]:
+    active = world.policies.active
+    return (*roles_for(world.book[active]), "retry") if active is not None else ()
 
 
 async def _places(world: World, topics: Sequence[str]) -> list[TP]:

@@ -92,6 +92,19 @@ class WorkerDied:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRestarted:
+    """A worker that ended was started again, for the *restarts*-th time."""
+
+    role: str
+    instance: int
+    pid: int
+    restarts: int
+
+    def __str__(self) -> str:
+        return f"worker {self.role}/{self.instance} started again (pid {self.pid}, restart {self.restarts})"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerUnstartable:
     """A worker could not even be started again; tried again after a wait."""
 
@@ -105,6 +118,25 @@ class WorkerUnstartable:
             f"worker {self.role}/{self.instance} cannot be started ({self.reason}); "
             f"trying again in {self.restart_in:.1f} s"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StackStarted:
+    """Every component is healthy, and so is every worker that was asked for."""
+
+    components: int
+    workers: int
+
+    def __str__(self) -> str:
+        return f"{self.components} components and {self.workers} workers are healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class StackStopped:
+    """Everything that was started has ended."""
+
+    def __str__(self) -> str:
+        return "everything has been stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +155,11 @@ StackEvent = (
     | WorkerStarted
     | WorkerReady
     | WorkerDied
+    | WorkerRestarted
     | WorkerUnstartable
+    | StackStarted
     | StackStopping
+    | StackStopped
 )
 Report = Callable[[StackEvent], None]
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from infra.local.deployment import DeploymentOptions, Endpoints, load_factory
 from infra.local.errors import StackError
-from infra.local.events import StackEvent
+from infra.local.events import StackEvent, StackStarted, StackStopped
 from infra.local.identity import Identity
 from infra.local.kafka import Kafka
 from infra.local.providers import SimulatedProviders
@@ -89,6 +89,7 @@ class Supervisor:
                 f"{type(error).__name__}: {error}; see {self.folder / 'supervisor.log'}", StackError.exit_code
             )
         else:
+            self._heard(StackStopped())
             self._enter(Phase.STOPPED, "stopped")
         return self._exit_code
 
@@ -103,6 +104,7 @@ class Supervisor:
             self._endpoints = stack.endpoints
             if assignment.workers:
                 await stack.start_workers()
+            self._heard(StackStarted(len(stack.services), len(stack.workers)))
             self._enter(Phase.RUNNING, "")
             try:
                 await asyncio.Event().wait()

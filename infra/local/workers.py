@@ -9,7 +9,14 @@ from typing import Any
 from infra.local.backoff import Backoff
 from infra.local.deployment import WorkerSpec
 from infra.local.errors import StackError, StartFailed
-from infra.local.events import Report, WorkerDied, WorkerReady, WorkerStarted, WorkerUnstartable
+from infra.local.events import (
+    Report,
+    WorkerDied,
+    WorkerReady,
+    WorkerRestarted,
+    WorkerStarted,
+    WorkerUnstartable,
+)
 from infra.local.http_health import answers_ok, told
 from infra.local.ports import LOOPBACK
 from infra.local.process import Command, Process
@@ -148,6 +155,9 @@ class Worker:
         while True:
             try:
                 await self._spawn()
+                self._report(
+                    WorkerRestarted(self.spec.role, self.spec.instance, self.pid or 0, self.restarts)
+                )
             except StackError as error:
                 wait = max(1.0, self._backoff.after(0.0))
                 self._report(WorkerUnstartable(self.spec.role, self.spec.instance, str(error), wait))
