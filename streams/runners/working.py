@@ -248,7 +248,7 @@ class WorkRunner:
             lease.trim()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for the calls under way, and for answers that are late; not for jobs that may not be called."""
+        """Wait for the calls under way and for late answers, not for jobs that may not be called yet."""
         idle = {t for lease in self._leases.values() for k, t in lease.running.items() if k in self._waits}
         waited = {*self._tasks, *self._caller.late} - idle
         if waited:
