@@ -14,6 +14,7 @@ import streams.cli
 import streams.dlq_cli
 import streams.pause_cli
 import streams.settings
+import streams.topics_cli
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
@@ -24,6 +25,7 @@ streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
+streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replay.cli.register(app)
 replay.policy_cli.register(app, streams.settings.environment)
 replay.signals_cli.register(app)

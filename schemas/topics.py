@@ -68,6 +68,9 @@ class Topic:
     max_bytes: int = MAX_BYTES
 
 
+_WORKERS = ("admission", "signals", "decision", "dispatch", "provider", "retry")
+_COMMANDS = ("submit", "run-status", "status", "pause", "resume", "dlq")
+
 CATALOGUE: tuple[Topic, ...] = (
     Topic(
         "inbox.<source>",
@@ -84,7 +87,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "tenant + idempotency key, else request_id",
         "body",
         ("admission", "submit", "run"),
-        ("signals", "decision", "dispatch"),
+        ("signals", "decision", "dispatch", "submit", "run-status"),
         note="immutable; written by admission only",
     ),
     Topic(
@@ -139,7 +142,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "request_id",
         "body",
         ("provider", "dispatch"),
-        ("submit", "run"),
+        ("submit", "run", "run-status"),
         note="the first one of a request in partition order is effective",
     ),
     Topic("feedback", (Feedback,), "request_id", "decision", ("users", "judges"), ()),
@@ -148,8 +151,8 @@ CATALOGUE: tuple[Topic, ...] = (
         (DeadLetter, LetterClosed),
         "key of the original",
         "body",
-        ("admission", "signals", "decision", "dispatch", "provider", "retry", "dlq"),
-        ("submit", "dlq"),
+        (*_WORKERS, "dlq"),
+        ("submit", "run-status", "dlq"),
         note="original bytes untouched, partition of the original",
         max_bytes=MAX_BYTES + LETTER_BYTES,
     ),
@@ -159,7 +162,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "policy hash, or 'active'",
         "forever",
         ("up", "submit", "run"),
-        ("admission", "signals", "decision", "dispatch", "provider"),
+        (*_WORKERS, *_COMMANDS),
         partitions="one",
         compacted=True,
     ),
@@ -169,7 +172,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "run, or what is paused",
         "forever",
         ("submit", "run", "pause", "resume"),
-        ("run-status", "status", "admission", "signals", "decision", "dispatch", "provider"),
+        (*_WORKERS, *_COMMANDS),
         partitions="one",
     ),
 )

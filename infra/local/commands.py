@@ -10,6 +10,7 @@ import typer
 from streams.cli import FOLDER, USAGE, Broker, Dir, Found, Json, PolicyFile, finish, located, read_policy
 from streams.settings import Settings
 
+BUNDLED_POLICY = Path(__file__).parent.parent / "policies" / "demo.yaml"
 _DEMO = Path(__file__).parent.parent / "demo" / "requests.jsonl"
 
 
