@@ -12,6 +12,7 @@ import replay.signals_cli
 import streams.claims_cli
 import streams.cli
 import streams.dlq_cli
+import streams.doctor_cli
 import streams.pause_cli
 import streams.settings
 import streams.topics_cli
@@ -25,6 +26,7 @@ streams.cli.register(app, infra.local.commands.broker_of)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
+streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replay.cli.register(app)
 replay.policy_cli.register(app, streams.settings.environment)

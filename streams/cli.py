@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -34,10 +34,13 @@ Broker = Annotated[str | None, typer.Option(help="Kafka, host:port; default: the
 
 
 class Found(NamedTuple):
-    """The broker of a running stack, and the file with its TLS and SASL settings."""
+    """Where the parts of a running stack are, and the files with their TLS and SASL settings."""
 
     broker: str
     settings: Path | None = None
+    triton: str | None = None
+    triton_settings: Path | None = None
+    providers: Mapping[str, str] | None = None
 
 
 FindBroker = Callable[[Path], Found | None]
@@ -218,8 +221,16 @@ def located(find_broker: FindBroker, broker: str | None, folder: Path) -> Settin
         )
     # The workers of the stack in a folder keep large bodies there, so whoever talks to it does too.
     claims = str(claims_folder(folder)) if running and not known.claims else None
-    security = running.settings if running and known.broker_settings is None else None
-    return settings(broker=address, claims=claims, broker_settings=security)
+    found: dict[str, Any] = {"broker": address, "claims": claims}
+    if running is not None:
+        parts = {
+            "broker_settings": running.settings,
+            "triton": running.triton,
+            "triton_settings": running.triton_settings,
+            "providers": running.providers,
+        }
+        found |= {name: part for name, part in parts.items() if not getattr(known, name)}
+    return settings(**found)
 
 
 def register(app: typer.Typer, find_broker: FindBroker) -> None:

@@ -23,7 +23,13 @@ def broker_of(folder: Path) -> Found | None:
         endpoints = control.endpoints(folder)
     except StackError:
         return None
-    return Found(endpoints.broker, endpoints.broker_settings)
+    return Found(
+        endpoints.broker,
+        endpoints.broker_settings,
+        endpoints.triton,
+        endpoints.triton_settings,
+        dict(endpoints.providers),
+    )
 
 
 def locate(broker: str | None, folder: Path) -> Settings:

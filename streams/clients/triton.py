@@ -99,7 +99,7 @@ class TritonInfer:
     ) -> None:
         """Prepare for the server at *address* (`host:port`, gRPC); reads the files of *tls*."""
         self._address = address
-        self._credentials = None if tls is None else _credentials(tls)
+        self._credentials = None if tls is None else credentials_of(tls)
         self._connection = connection or TritonConnection()
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
@@ -207,9 +207,13 @@ class TritonInfer:
         return f"classifier {classifier} on Triton at {self._address}"
 
 
-def _credentials(tls: TritonTls) -> grpc.ChannelCredentials:
+def credentials_of(tls: TritonTls) -> grpc.ChannelCredentials:
+    """Return gRPC's credentials for *tls*; raises `ConfigError` for a file that cannot be read."""
     files = (tls.root_certificates, tls.private_key, tls.certificate_chain)
-    return grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
+    try:
+        return grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename} for TLS to Triton: {error.strerror}") from None
 
 
 def _request(classifier: str, texts: Sequence[str]) -> Any:
