@@ -16,6 +16,9 @@ from schemas.job import AttemptEnded, AttemptStarted, Following, Job
 GRACE_MS = 500
 """How long after its timeout a call is taken to be over, for clocks that differ and answers on their way."""
 
+LEDGER_LIMIT = 100_000
+"""How many ended attempts of a partition are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -39,7 +42,7 @@ class Ledger:
     At most *limit* ended attempts are remembered, the latest; of the open ones all are.
     """
 
-    def __init__(self, limit: int = 100_000) -> None:
+    def __init__(self, limit: int = LEDGER_LIMIT) -> None:
         self._limit = limit
         self._open: dict[str, AttemptStarted] = {}
         self._ended: OrderedDict[str, Following | None] = OrderedDict()

@@ -81,10 +81,14 @@ class HashClassifier:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One scripted answer; status 0 is no connection, -1 no answer within the timeout."""
+    """One scripted answer; status 0 is no connection, -1 no answer within the timeout.
+
+    *late* is the status of the answer that comes after its timeout, once it is let; 0 for none.
+    """
 
     status: int = 200
     retry_after_s: float = NAN
+    late: int = 0
 
 
 OK, REFUSED, TIMEOUT = Answer(), Answer(0), Answer(-1)
@@ -101,6 +105,13 @@ class ScriptedProvider:
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     gate: asyncio.Event | None = None
     _left: dict[str, Iterator[Answer]] = field(default_factory=dict)
+    _late: list[tuple[asyncio.Future[HttpReply], HttpReply]] = field(default_factory=list)
+
+    def let_late_answers_come(self) -> None:
+        """Answer the calls that timed out and were to be answered late."""
+        for future, reply in self._late:
+            future.set_result(reply)
+        self._late.clear()
 
     async def __call__(self, name: str, call: HttpCall) -> HttpReply:
         """Return what the script says; raises `CallTimeout` or `Unavailable` where it says so."""
@@ -112,10 +123,19 @@ class ScriptedProvider:
         if self.gate is not None:
             await self.gate.wait()
         if answer.status < 0:
-            raise CallTimeout(f"{name}: no answer within {call.timeout_s:g} s (scripted)")
+            raise CallTimeout(
+                f"{name}: no answer within {call.timeout_s:g} s (scripted)", self._later(answer, model, key)
+            )
         if answer.status == 0:
             raise Unavailable(f"{name}: no connection (scripted)")
         return _reply(answer, model, key)
+
+    def _later(self, answer: Answer, model: str, key: str) -> asyncio.Future[HttpReply] | None:
+        if not answer.late:
+            return None
+        future: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
+        self._late.append((future, _reply(Answer(answer.late), model, key)))
+        return future
 
 
 def _reply(answer: Answer, model: str, key: str) -> HttpReply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import agents.providers
 import agents.selectors
@@ -98,6 +98,7 @@ class Tuning:
 
     window: int = WINDOW
     work: WorkLimits = field(default_factory=WorkLimits)
+    regions: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_world(
@@ -133,7 +134,8 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         return MapRunner(signal_stage(name, world.book, ports.infer, clock, classified=classified), world)
     if kind == "provider" and name:
         dialect = dialects.get(name, provider["openai"]())
-        return WorkRunner(work_stage(name), world, ports.complete, dialect, tuning.work)
+        limits = replace(tuning.work, region=tuning.regions.get(name, ""))
+        return WorkRunner(work_stage(name), world, ports.complete, dialect, limits)
     if role == "decision":
         return JoinRunner(decision_stage(signal_roles(), world.book, tuning.window), world)
     if role == "dispatch":

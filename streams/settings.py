@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from agents.errors import ConfigError
 from agents.topology import WINDOW
+from agents.turn import Parking
 from schemas.topics import MAX_BYTES
 from streams.app import Context, Tuning
 from streams.claims import INLINE_BYTES, ClaimCheck, ClaimLimits
@@ -54,6 +55,13 @@ class Settings(BaseSettings):
     window: int = Field(default=WINDOW, ge=WINDOW)
     concurrency: int = Field(default=64, ge=1)
     jobs: int = Field(default=512, ge=1)
+    parked: int = Field(default=256, ge=0)
+    park_s: float = Field(default=30.0, ge=0)
+    job_span: int = Field(default=10_000, ge=1)
+    ledger_s: float = Field(default=900.0, ge=60)
+    linger_s: float = Field(default=60.0, ge=0)
+    connect_budget_s: float = Field(default=2.0, gt=0)
+    regions: dict[str, str] = Field(default_factory=dict)
     record_bytes: int = Field(default=RECORD_BYTES, ge=1024, le=MAX_BYTES)
     dead_letters_in_a_row: int = Field(default=200, ge=0)
     dead_letter_ratio: float = Field(default=0.5, ge=0, le=1)
@@ -100,7 +108,10 @@ class Settings(BaseSettings):
     @property
     def tuning(self) -> Tuning:
         """Return the bounds."""
-        return Tuning(self.window, WorkLimits(self.concurrency, self.jobs))
+        parking = Parking(self.parked, int(self.park_s * 1000))
+        horizon_ms = int(self.ledger_s * 1000)
+        work = WorkLimits(self.concurrency, self.jobs, self.job_span, horizon_ms, parking)
+        return Tuning(self.window, work, self.regions)
 
     def claim_check(self) -> ClaimCheck:
         """Return the claim check; raises `ConfigError` for a store that cannot be used."""

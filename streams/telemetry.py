@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -84,6 +84,7 @@ class Telemetry:
         self._quiet = quiet
         self._log = structlog.get_logger().bind(role=role)
         self._waiting: set[tuple[str, str]] = set()
+        self._lanes: set[tuple[str, str, str, str]] = set()
         self._told_to_wait: tuple[str, float] = ("", -math.inf)
         self._count(self.registry)
         self._gauge(self.registry)
@@ -109,11 +110,29 @@ class Telemetry:
             ["provider", "model"],
             registry=r,
         )
+        self.late_answers = Counter(
+            "signalbox_late_answers_total",
+            "Answers that came after their timeout.",
+            ["provider", "model"],
+            registry=r,
+        )
         self.dead = Counter(
             "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
         )
 
     def _gauge(self, r: CollectorRegistry) -> None:
+        self.buffer_items = Gauge(
+            "signalbox_buffer_items", "What a bounded buffer holds.", ["stage", "buffer"], registry=r
+        )
+        self.buffer_limit = Gauge(
+            "signalbox_buffer_limit", "What it may hold.", ["stage", "buffer"], registry=r
+        )
+        self.lanes_out = Gauge(
+            "signalbox_lane_out",
+            "1 while a lane takes no calls: paused, open or probing.",
+            ["provider", "model", "region", "state"],
+            registry=r,
+        )
         self.stage_stopped = Gauge(
             "signalbox_stage_stopped",
             "1 while the limit of dead letters has stopped the stage.",
@@ -196,7 +215,23 @@ class Telemetry:
             model=core.chosen,
         )
 
+    def buffered(self, stage: str, buffer: str, items: int, limit: int) -> None:
+        """Note how much *buffer* of *stage* holds and may hold."""
+        self.buffer_items.labels(stage, buffer).set(items)
+        self.buffer_limit.labels(stage, buffer).set(limit)
+
+    def lanes(self, provider: str, out: Iterable[tuple[str, str, str]]) -> None:
+        """Note which lanes of *provider* are out: (model, region, state) each."""
+        now = {(provider, *lane) for lane in out}
+        for gone in {lane for lane in self._lanes if lane[0] == provider} - now:
+            self.lanes_out.remove(*gone)
+        for lane in now:
+            self.lanes_out.labels(*lane).set(1)
+        self._lanes = {lane for lane in self._lanes if lane[0] != provider} | now
+
     def _completed(self, record: Completion) -> None:
+        if record.late:
+            self.late_answers.labels(record.provider, record.model).inc()
         self.completions.labels(record.provider, record.model, str(record.status)).inc()
         self.cost.labels(record.model).inc(record.cost_usd)
         self.latency.labels(record.provider, record.model).observe(record.latency_ms / 1000)

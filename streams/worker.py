@@ -14,7 +14,7 @@ from agents.errors import ConfigError, Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
-from streams.clients.retrying import RetryingInfer
+from streams.clients.retrying import RetryingComplete, RetryingInfer
 from streams.health import Health
 from streams.host import Fleet, Host
 from streams.kafka import KafkaLog
@@ -38,10 +38,9 @@ async def no_classifier(classifier: str, texts: Sequence[str], timeout_s: float)
 
 async def ports_for(role: str, settings: Settings, stack: AsyncExitStack) -> Ports:
     """Return the ports that *role* needs, closed with *stack*."""
-    complete = HttpProviders({}, concurrency=settings.concurrency)
-    if role.startswith("provider."):
-        complete = HttpProviders(settings.endpoints(), concurrency=settings.concurrency)
-    await stack.enter_async_context(complete)
+    endpoints = settings.endpoints() if role.startswith("provider.") else {}
+    providers = HttpProviders(endpoints, concurrency=settings.concurrency, linger_s=settings.linger_s)
+    complete = RetryingComplete(await stack.enter_async_context(providers), settings.connect_budget_s)
     if role.startswith("signals.") and settings.triton:
         # gRPC costs 80 ms and 20 MB to import, which only this role needs.
         from streams.clients.triton import TritonInfer, TritonTls  # noqa: PLC0415

@@ -54,6 +54,8 @@ class Progress:
     details: dict[str, int] = field(default_factory=dict)
     heads: Mapping[int, Head] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
+    buffers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Each bounded buffer by name: how much it holds, and how much it may."""
 
 
 class Group(Protocol):

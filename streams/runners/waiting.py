@@ -21,6 +21,8 @@ from streams.runners import Progress, World
 from streams.vitals import Head
 
 _AT_ONCE = 500
+MOST_WAITING = 5_000
+"""Records of one partition in memory: a tier that is not due is paused, but what was fetched comes still."""
 
 
 @dataclass(slots=True)
@@ -120,6 +122,8 @@ class RetryRunner:
         self._progress.in_flight = waiting
         self._progress.waiting_for = "due" if waiting else ""
         self._progress.heads = _heads(self._tiers)
+        most = max((len(tier.waiting) for tier in self._tiers.values()), default=0)
+        self._progress.buffers = {"waiting": (most, MOST_WAITING)}
         return self._progress
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from agents.errors import PolicyMissing, Unavailable
 from agents.gather import NO_DEADLINE
 from agents.lanes import BreakerLimits, Lanes
-from agents.ledger import RUN, Verdict, ended
+from agents.ledger import LEDGER_LIMIT, RUN, Verdict, ended
 from agents.policy import Policy
 from agents.ports import Complete
 from agents.providers import ProviderConfig
@@ -40,7 +40,8 @@ class WorkLimits:
     """Bounds of a provider's worker; see the table in docs/operations.md.
 
     `concurrency` calls at once, `jobs` in memory (called, parked or waiting), `span` offsets of a
-    partition between its oldest unfinished job and its newest, `horizon_ms` of ledger read back.
+    partition between its oldest unfinished job and its newest, `horizon_ms` of ledger read back, `late`
+    calls listened to beyond their timeout (which the client sees to).
     """
 
     concurrency: int = 64
@@ -50,6 +51,7 @@ class WorkLimits:
     parking: Parking = field(default_factory=Parking)
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     region: str = ""
+    late: int = 64
 
 
 class _LeaseLost(Exception):
@@ -261,8 +263,7 @@ class WorkRunner:
         self._progress.oldest_since = min(oldest, default=None)
         # Whoever waits for a slot is explained by the calls that hold them.
         until = [*(lease.ledger.open_until() for lease in self._leases.values()), *self._waits.values()]
-        now, lanes = self._world.now(), self._desk.lanes
-        self._progress.lanes = {lane.model: lanes.free_at(lane, now) for lane, _ in lanes.states(now)}
+        self._progress.lanes = self._lanes_out()
         self._progress.details = {"waiting": len(self._waits)}
         self._progress.heads = {
             p: Head(lease.prefix.oldest, max(until, default=0))
@@ -270,4 +271,24 @@ class WorkRunner:
             if lease.prefix.oldest is not None
         }
         self._progress.waiting_for = "call" if self._tasks else ""
+        self._progress.buffers = self._buffers()
         return self._progress
+
+    def _lanes_out(self) -> Mapping[str, int]:
+        """Return until when (ms) each model's lane is out, and measure them."""
+        now, lanes = self._world.now(), self._desk.lanes
+        states = lanes.states(now)
+        shown = [(lane.model, lane.region, state) for lane, state in states]
+        self._world.telemetry.lanes(self._stage.provider, shown)
+        return {lane.model: lanes.free_at(lane, now) for lane, _ in states}
+
+    def _buffers(self) -> Mapping[str, tuple[int, int]]:
+        limits, leases = self._limits, self._leases.values()
+        return {
+            "jobs": (len(self._tasks), limits.jobs),
+            "calls": (self._caller.calling, limits.concurrency),
+            "parked": (len(self._desk.parked), limits.parking.room),
+            "late": (len(self._caller.late), limits.late),
+            "span": (max((lease.prefix.width for lease in leases), default=0), limits.span),
+            "ledger": (max((len(lease.ledger) for lease in leases), default=0), LEDGER_LIMIT),
+        }

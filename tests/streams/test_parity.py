@@ -13,13 +13,15 @@ from dataclasses import replace
 import pytest
 
 from agents.testing import REFUSED, TIMEOUT, Answer, policy_of, request_of
+from schemas.codec import Codec
 from schemas.decision import Decision
 from schemas.identity import Origin
+from schemas.job import AttemptEnded
 from schemas.request import Request
 from schemas.sealed import Body, Sealed
 from schemas.signal import Observation, Observations, SignalSet
 from schemas.topics import DECISIONS, REQUESTS, inbox_topic, jobs_topic, signals_topic
-from tests.streams.scenes import Scene, Side, differences
+from tests.streams.scenes import Bag, Scene, Side, differences
 
 YAML = """
 providers:
@@ -61,11 +63,21 @@ WAIT = 11_000
 Step = Callable[[Side], None]
 
 
-async def same(scene: Scene) -> None:
-    """Play *scene* on both drivers and compare everything."""
+async def same(scene: Scene, *happens: str) -> None:
+    """Play *scene* on both drivers and compare everything; some attempt must end with each of *happens*."""
     fold, totals = await scene.on_fold()
     host = await scene.on_host(totals)
     assert "\n".join(differences(fold, host)) == ""
+    assert set(happens) <= codes_in(fold)
+
+
+def codes_in(records: Bag) -> set[str]:
+    """Return the codes and outcomes with which attempts ended."""
+    codec = Codec()
+    ends = [
+        codec.decode(value) for (topic, _), bag in records.items() for _, value in bag if "attempts" in topic
+    ]
+    return {text for end in ends if isinstance(end, AttemptEnded) for text in (end.code, end.outcome)}
 
 
 def publish(side: Side) -> None:
@@ -241,6 +253,7 @@ SCRIPTS = {
     "refused for good": {"vendor/large": [Answer(400)]},
     "rate limited twice": {"vendor/large": [Answer(429, 0.2), Answer(429, 0.3)]},
     "rate limited past the deadline": {"vendor/large": [Answer(429, 30.0)]},
+    "rate limited beyond what memory waits": {"vendor/large": [Answer(429, 14.0)]},
     "slowed down by the provider": {"vendor/large": [Answer(503, 0.4)]},
 }
 
@@ -254,6 +267,57 @@ async def test_providers_that_fail(script: dict[str, list[Answer]]) -> None:
         ask(0)(side)
 
     await same(Scene(YAML, [publish, break_it, 250, 350, 400, 1000, 1000, 30_000, ask(8)]))
+
+
+LATE = {
+    "after the other provider answered": ([Answer(-1, late=200), TIMEOUT], "advance"),
+    "while the next attempt waits": ([Answer(-1, late=200), Answer(500)], "answered_late"),
+    "as an error": ([Answer(-1, late=500), Answer(500)], "retry"),
+}
+
+
+@pytest.mark.parametrize(("script", "happens"), LATE.values(), ids=LATE)
+async def test_answers_that_come_late(script: list[Answer], happens: str) -> None:
+    """An answer after its call's timeout is recorded once, and closes what still waits for one."""
+
+    def break_it(side: Side) -> None:
+        side.provider.scripts = {"vendor/large": script}
+        ask(0)(side)
+
+    def let_it_come(side: Side) -> None:
+        side.provider.let_late_answers_come()
+
+    await same(Scene(YAML, [publish, break_it, 20, let_it_come, 1000, 1000, ask(8)]), happens)
+
+
+async def test_lanes_that_pause_beside_others() -> None:
+    """While one model is rate limited, jobs of it wait in tiers and another model of the provider answers."""
+
+    def limited(side: Side) -> None:
+        side.provider.scripts = {"small": [Answer(429, 9.0)]}
+        for n in range(12):
+            model = "tiny" if n % 2 else "small"
+            request = request_of(side.policy, f"l{n}", "x", now=side.clock.now, model=model)
+            side.put(REQUESTS, request, 0)
+
+    await same(Scene(YAML, [publish, limited, 500, 2000, 7000, 1000, 1000, 1000]), "rate_limited")
+
+
+async def test_a_circuit_that_opens_and_is_probed() -> None:
+    """A model that fails every call is left alone for a while: the plan goes on without it."""
+
+    def failing(side: Side) -> None:
+        side.provider.scripts = {"vendor/large": [Answer(500)] * 30}
+
+    def ask_one(n: int) -> Step:
+        return lambda side: side.put(
+            REQUESTS, request_of(side.policy, f"c{n}", TEXTS[0], now=side.clock.now), 0
+        )
+
+    steps: list[Step | int] = [publish, failing]
+    for n in range(14):
+        steps += [ask_one(n), 600]
+    await same(Scene(YAML, [*steps, 5000, ask_one(99), 1000]), "circuit_open")
 
 
 async def test_a_policy_that_is_not_known_at_first() -> None:
