@@ -31,6 +31,10 @@ class Complaint:
         return replace(self, path=(*path, *self.path))
 
 
+ANY_OF = object()
+"""As the value of a fix: put the conditions that are there under one OR."""
+
+
 @dataclass(frozen=True, slots=True)
 class Oddity:
     """What a part does that its writer can hardly mean; `remedy` is the key (or change) that ends it.

@@ -16,6 +16,7 @@ from agents.rules import MAX_DEPTH, Node, Predicate
 _MOST_ANNOTATIONS, _LONGEST_ANNOTATIONS = 32, 4096
 _MODES = frozenset({"", "apply", "observe", "bypass"})
 _LEAST_LOCAL = 0.5
+_NO_PREDICATE = "a condition on a classifier needs a predicate"
 
 
 def of_decision(decision: Decision, scope: Scope) -> Iterator[Complaint]:
@@ -38,7 +39,11 @@ def of_rules(decision: Decision, scope: Scope) -> Iterator[Complaint]:
         return
     for leaf in decision.rules.leaves():
         message = next(_leaf(leaf, scope), "")
-        if message:
+        if message == _NO_PREDICATE:
+            rule = scope.signals[("classifier", leaf.name)]
+            bound = getattr(rule, "kind", "") == "local" and not getattr(rule, "model_path", "")
+            yield Complaint(("rules",), message, portable=bound, condition="classifier")
+        elif message:
             kind = leaf.kind if is_type(leaf.kind) or leaf.kind == "projection" else "type"
             undeclared = leaf.kind in BEYOND and (leaf.kind, leaf.name.strip()) not in scope.own
             yield Complaint(("rules",), message, condition="type" if undeclared else kind)
@@ -86,7 +91,7 @@ def _classifier_leaf(leaf: Node, scope: Scope) -> Iterator[str]:
     elif not leaf.label or leaf.label not in getattr(rule, "labels", ()):
         yield "a condition on a classifier needs one of its labels"
     elif asked is None:
-        yield "a condition on a classifier needs a predicate"
+        yield _NO_PREDICATE
     elif getattr(rule, "kind", "") == "local":
         others = any(bound is not None for bound in (asked.gt, asked.lt, asked.lte))
         if asked.gte is None or asked.gte < _LEAST_LOCAL or others:

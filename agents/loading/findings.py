@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agents.complaints import Oddity, Path
 from agents.loading.oddities import of_policy
@@ -50,7 +50,7 @@ def _odd(oddity: Oddity) -> Finding:
 def _complaints(reading: Reading[Policy]) -> Iterator[Finding]:
     for each in reading.complaints:
         if each.portable:
-            message = f"{each.message}: the original refuses the file, here it has a meaning"
+            message = f"{each.message}; the original refuses this, Signalbox does not"
             yield Finding("info", "not-portable", each.path, message)
         else:
             code = "refused" if each.stage == "load" else "refused-at-start"
@@ -75,6 +75,8 @@ def _notes(reading: Reading[Policy], environment: Mapping[str, str]) -> Iterator
     for note in reading.tree.notes:
         if note.kind in {"substituted", "unset"}:
             yield from _substituted(note, environment, explicit=explicit)
+        elif note.kind == "duplicate":
+            yield _repeated(note, _at(reading.tree.value, note.path))
         else:
             yield _told(note)
 
@@ -85,11 +87,15 @@ def _told(note: Note) -> Finding:
         return Finding(
             "warning", "second-document", note.path, "only the first document is read", "remove it"
         )
-    if note.kind == "duplicate":
-        message = f"{key} stands here again (first in line {note.text}); the last one counts"
-        return Finding("warning", "duplicate-key", note.path, message, "keep one of them")
     message = f"the key {key} is no text in YAML 1.1 and is dropped"
     return Finding("warning", "dropped-key", note.path, message, f"write '{key}'")
+
+
+def _repeated(note: Note, value: object) -> Finding:
+    message = f"{note.path[-1]} stands here again (first in line {note.text}); the last one counts"
+    kept = value.replace("$", "$$") if isinstance(value, str) else value
+    fix = ((note.path, kept),) if kept is not None else ()
+    return Finding("warning", "duplicate-key", note.path, message, "keep one of them", fix)
 
 
 def _substituted(note: Note, environment: Mapping[str, str], *, explicit: bool) -> Iterator[Finding]:
@@ -123,7 +129,7 @@ def _scalars(reading: Reading[Policy]) -> Iterator[Finding]:
         yield Finding("warning", code, path, message, f"write '{kept}'", ((path, kept),))
     for path in reading.decoded.cut:
         message = "a whole number is wanted: the fraction is cut off"
-        number = int(_value_at(tree.value, path))
+        number = int(_at(tree.value, path))
         yield Finding("warning", "cut-number", path, message, f"write {number}", ((path, number),))
 
 
@@ -132,7 +138,8 @@ def _all_bare(reading: Reading[Policy], reads: str) -> bool:
     return reads not in reading.decoded.written_texts
 
 
-def _value_at(value: object, path: Path) -> float:
+def _at(value: object, path: Path) -> Any:  # noqa: ANN401 - plain values
+    """Return what stands at *path*, which was taken from this very value."""
     for key in path:
-        value = value[key]  # type: ignore[index] # the path was taken from this very value
-    return float(value)  # type: ignore[arg-type]
+        value = value[key]  # type: ignore[index] # a list or a mapping, as it was read
+    return value

@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
-from agents.complaints import Path
+from agents.complaints import ANY_OF, Path
 from agents.errors import ConfigError
 from agents.loading.findings import Finding
 
 _PATTERNS = frozenset({"keywords", "pattern", "sequences"})
 _UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)", re.ASCII)
 _BARE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_INDENTED_LIST = re.compile(r"^( *)[^ #\n-][^\n]*:\n\1  - ", re.MULTILINE)
 _WIDTH = 4096
 
 
@@ -27,6 +28,8 @@ def modernized(text: str, found: Sequence[Finding], where: str) -> str:
     yaml.preserve_quotes = True
     yaml.allow_duplicate_keys = True
     yaml.width = _WIDTH
+    if _INDENTED_LIST.search(text):
+        yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.version = (1, 1)
     try:
         document = next(iter(yaml.load_all(text)), None)
@@ -35,7 +38,7 @@ def modernized(text: str, found: Sequence[Finding], where: str) -> str:
     changes = dict(change for each in found for change in each.fix)
     if ("substitution",) in changes:
         _explicit(document, ())
-    for path, value in changes.items():
+    for path, value in sorted(changes.items(), key=lambda change: -len(change[0])):
         _set(document, path, value)
     yaml.version = None
     yaml.explicit_start = False
@@ -54,7 +57,9 @@ def _set(document: Any, path: Path, value: object) -> None:  # noqa: ANN401 - a 
             place = place[key]
         except (KeyError, IndexError, TypeError):
             return
-    if value is None:
+    if value is ANY_OF:
+        place[path[-1]] = [{"operator": "OR", "conditions": place[path[-1]]}]
+    elif value is None:
         place.pop(path[-1], None)
     elif isinstance(place, dict | list):
         place[path[-1]] = _quoted(value)  # type: ignore[index] # an index for a list, as it was read

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from agents.complaints import Oddity, Path
+from agents.complaints import ANY_OF, Oddity, Path
 from agents.loading.plugins import normalised
 from agents.loading.references import Scope
-from agents.policy_model import Decision, Routing
+from agents.policy_model import Decision, Routing, kind_of
 from agents.projection_model import Band, Projections
 from agents.rules import Node
 from agents.signals import Unhosted
@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from agents.policy import Policy
 
 _OPERATORS = frozenset({"AND", "OR", "NOT"})
+_COMPOSED = frozenset(
+    [
+        "keyword",
+        "embedding",
+        "domain",
+        "fact_check",
+        "user_feedback",
+        "reask",
+        "preference",
+        "language",
+        "context",
+        "structure",
+        "modality",
+        "kb",
+        "conversation",
+    ]
+)
 _NUMBERLESS = frozenset({"context", "keyword", "language", "domain", "authz", "event", "metadata", "pii"})
 
 
@@ -43,6 +60,7 @@ def _of_routing(policy: Policy, routing: Routing, served: set[str]) -> Iterator[
             for oddity in config.oddities():
                 yield oddity.below("signals", collection, index)
     yield from _unhosted(routing)
+    yield from _composers(routing)
     scope = Scope.of(routing, policy.routing.modelCards, policy.global_.model_catalog)
     for oddity in _of_projections(routing.projections):
         yield oddity.below("projections")
@@ -61,6 +79,17 @@ def _unhosted(routing: Routing) -> Iterator[Oddity]:
                 yield Oddity(
                     ("signals", collection, index), "not-hosted", message, "on_unknown on its leaves"
                 )
+
+
+def _composers(routing: Routing) -> Iterator[Oddity]:
+    """Iterate over leaves of composers that can never match: the original checks none of them."""
+    declared = {(kind_of(config), config.name) for config in routing.declared}
+    for index, config in enumerate(routing.signals.get("complexity", ())):
+        for leaf in config.conditions():
+            if leaf.type not in _COMPOSED or (leaf.type, leaf.name) not in declared:
+                message = f"{leaf.leaf} is not declared, or of a type that a composer cannot read"
+                path = ("signals", "complexity", index, "composer")
+                yield Oddity(path, "composer-never-matches", message, "a declared signal")
 
 
 def _tiers(routing: Routing) -> Iterator[Oddity]:
@@ -91,7 +120,8 @@ def _of_projections(found: Projections) -> Iterator[Oddity]:
                 yield Oddity(path, "authz-input", message, remedy, fix)
             elif term.value_source == "raw" and (term.type in _NUMBERLESS or term.type == "complexity"):
                 message = f"{term.type} has no raw number: the input is always 0"
-                yield Oddity(path, "raw-is-zero", message, "value_source: binary")
+                binary = (((*path, "value_source"), "binary"),)
+                yield Oddity(path, "raw-is-zero", message, "value_source: binary", binary)
     for at, mapping in enumerate(found.mappings):
         for index, band in enumerate(mapping.outputs):
             if _impossible(band):
@@ -147,9 +177,7 @@ def _of_rules(node: Node, scope: Scope, path: Path, *, root: bool = False) -> It
 
 def _not_of_many(node: Node, path: Path) -> Iterator[Oddity]:
     message = f"NOT has {len(node.conditions)} conditions and never matches"
-    inner = [child.model_dump(mode="json", exclude_defaults=True) for child in node.conditions]
-    any_of = [{"operator": "OR", "conditions": inner}]
-    fix = (((*path, "conditions"), any_of),) if inner else ()
+    fix = (((*path, "conditions"), ANY_OF),) if node.conditions else ()
     yield Oddity(path, "not-of-many", message, "NOT of one OR", fix)
 
 
@@ -159,8 +187,8 @@ def _of_leaf(leaf: Node, scope: Scope, path: Path) -> Iterator[Oddity]:
         message = "the name is compared with its spaces at run time, so it never matches"
         yield Oddity((*path, "name"), "spaces-in-name", message, f"name: {name}", (((*path, "name"), name),))
     config = scope.signals.get((kind, name))
-    if kind == "authz" and config is not None and name not in config.names():
-        role = config.names()[0]
+    role = config.names()[0] if config is not None else ""
+    if kind == "authz" and config is not None and name == config.name and name != role:
         message = f"{name!r} is the binding, and only its role {role!r} is ever emitted: it never matches"
         yield Oddity(
             (*path, "name"), "authz-by-binding", message, f"name: {role}", (((*path, "name"), role),)

@@ -43,10 +43,14 @@ class Classifier(Unhosted):
             yield Complaint(("type",), "the type is local or llm")
 
     def _local(self) -> Iterator[Complaint]:
-        if not self.model_path.strip() or self.model or self.instructions:
-            yield Complaint((), "a local classifier needs model_path, and takes no model or instructions")
+        if self.model or self.instructions:
+            yield Complaint((), "a local classifier takes no model and no instructions")
+        # The package names the model of some by their binding, and they have as many labels as that has.
+        bound = not self.model_path.strip()
+        if bound:
+            yield Complaint((), "a local classifier needs model_path", portable=True)
         if len(self.labels) != _BINARY:
-            yield Complaint((), "a local classifier has exactly two labels")
+            yield Complaint((), "a local classifier has exactly two labels", portable=bound)
 
     def _asked(self) -> Iterator[Complaint]:
         if not self.model.strip() or not self.instructions.strip():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 from agents.bounds import fault_of
-from agents.complaints import Complaint
+from agents.complaints import Complaint, Oddity
 from agents.content import Content
 from agents.parts import Part
 from agents.rules import Predicate
@@ -30,6 +30,8 @@ _SOURCES: Mapping[str, Callable[[Shape], int]] = {
     "active_tool_loop": lambda shape: int(shape.active_tool_loop),
     "image_content": lambda shape: shape.images,
 }
+# The package knows more sources than the original's loader accepts; a flow's state is nowhere to be seen.
+_BEYOND = frozenset({"tool_choice_required", "tool_choice_none", "flow_tool_state"})
 _MESSAGE = "message"
 
 
@@ -66,8 +68,8 @@ class Conversation(Heuristic):
         if self.feature.type not in {"exists", "count"}:
             yield Complaint(("feature", "type"), "feature.type is exists or count")
         if source.type != _MESSAGE and source.type not in _SOURCES:
-            known = ", ".join((_MESSAGE, *_SOURCES))
-            yield Complaint(("feature", "source", "type"), f"source.type is one of: {known}")
+            known = f"source.type is one of: {', '.join((_MESSAGE, *_SOURCES))}"
+            yield Complaint(("feature", "source", "type"), known, portable=source.type in _BEYOND)
         if source.role and source.type != _MESSAGE:
             yield Complaint(("feature", "source", "role"), "only messages have a role")
         elif source.role not in _ROLES:
@@ -80,11 +82,28 @@ class Conversation(Heuristic):
         if self.predicate is not None and (fault := fault_of(self.predicate)) is not None:
             yield Complaint(("predicate",), fault)
 
+    def oddities(self) -> Iterator[Oddity]:
+        """Iterate over a count that nothing is asked of."""
+        if self.feature.type == "count" and self.predicate is None:
+            message = "a count without a predicate always matches, also 0"
+            fix = ((("predicate",), {"gte": 1}),)
+            yield Oddity((), "count-without-predicate", message, "predicate: {gte: 1}", fix)
+
+    def _count(self, content: Content) -> int:
+        source = self.feature.source
+        if source.type in _BEYOND:
+            chosen = content.document.get("tool_choice")
+            named = isinstance(chosen, dict) or chosen == "required"
+            return int(named if source.type == "tool_choice_required" else chosen == "none")
+        count = _ROLES[source.role] if source.type == _MESSAGE else _SOURCES[source.type]
+        return count(content.shape)
+
     def evaluate(self, content: Content) -> Observation:
         """Return whether the count is as asked; the value is the count, or 1 or 0 for `exists`."""
         source = self.feature.source
-        count = _ROLES[source.role] if source.type == _MESSAGE else _SOURCES[source.type]
-        value = float(count(content.shape))
+        if source.type == "flow_tool_state":
+            return self.unobserved("failed", "the state of a flow cannot be observed")
+        value = float(self._count(content))
         if self.feature.type == "exists":
             value = 1.0 if value > 0 else 0.0
             matched = value > 0

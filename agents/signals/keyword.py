@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar, Literal, Self
 
-from agents.complaints import Complaint
+from agents.complaints import Complaint, Oddity
 from agents.content import Content
 from agents.signals import Heuristic, signal
 from agents.text.bm25 import Bm25Index, Stems
@@ -16,6 +17,7 @@ from agents.text.fold import lower
 from agents.text.matching import Literal as Word
 from agents.text.matching import Matcher, PatternError, compiled, is_bounded, unicode_bounded
 from agents.text.ngrams import TEN, NgramIndex
+from agents.text.stopwords import STOPWORDS
 from schemas.signal import Observation
 
 _EXACT = frozenset({"", "regex"})
@@ -23,6 +25,9 @@ _DEFAULT_BM25 = 0.1
 _DEFAULT_NGRAM = 0.4
 _DEFAULT_ARITY = 3
 _DEFAULT_EDITS = 2
+_HITS = 10
+_MANY_EDITS = 20
+_ASCII_WORD = re.compile(r"[A-Za-z0-9_]")
 
 
 @signal
@@ -67,6 +72,40 @@ class Keyword(Heuristic):
                 compiled(self.pattern(keyword))
             except PatternError as error:
                 yield Complaint(("keywords", index), f"not a valid RE2 pattern: {error}", "start")
+
+    def oddities(self) -> Iterator[Oddity]:
+        """Iterate over keywords that can never match or always do, and settings without effect."""
+        for index, keyword in enumerate(self.keywords):
+            for code, message, key, value in self._odd(keyword):
+                yield Oddity(("keywords", index), code, message, f"{key}: {value}", (((key,), value),))
+        if self.kind == "bm25" and self.case_sensitive:
+            message = "bm25 compares in lower case whatever this says"
+            yield Oddity(
+                ("case_sensitive",), "no-effect", message, "remove it", ((("case_sensitive",), None),)
+            )
+        many = len(self.keywords) > _HITS and self.operator == "AND"
+        if self.kind == "ngram" and many and self.ngram_hits == "ten":
+            message = "a search keeps ten keywords, so all of more than ten are never found at once"
+            fix = ((("ngram_hits",), "all"),)
+            yield Oddity(("keywords",), "ten-hits", message, "ngram_hits: all", fix)
+        if self.fuzzy_match and self.fuzzy_threshold >= _MANY_EDITS:
+            message = "it is a number of edits, no percentage: nearly every word is so close"
+            edits = ((("fuzzy_threshold",), _DEFAULT_EDITS),)
+            remedy = f"fuzzy_threshold: {_DEFAULT_EDITS}"
+            yield Oddity(("fuzzy_threshold",), "many-edits", message, remedy, edits)
+        if not self.keywords and self.operator in {"AND", "NOR"}:
+            yield Oddity((), "always-matches", f"{self.operator} of no keywords always matches", "keywords")
+
+    def _odd(self, keyword: str) -> Iterator[tuple[str, str, str, str]]:
+        """Iterate over code, message, and the key and value that end what is odd about *keyword*."""
+        if not keyword and self.empty_keywords == "match" and self.kind in _EXACT:
+            yield "empty-keyword", "an empty keyword is in every text", "empty_keywords", "ignore"
+        elif self.kind == "" and self.word_boundary == "ascii" and is_bounded(keyword):
+            if not (_ASCII_WORD.match(keyword[0]) and _ASCII_WORD.match(keyword[-1])):
+                message = "word boundaries are ASCII, so it never matches as a word of its own"
+                yield "dead-keyword", message, "word_boundary", "unicode"
+        elif self.kind == "bm25" and self.stop_words == "drop" and keyword.strip().lower() in STOPWORDS:
+            yield "stop-word", "a stop word never matches under bm25", "stop_words", "keep"
 
     @property
     def kind(self) -> str:

@@ -13,6 +13,7 @@ from agents.text.window import window
 from schemas.signal import Observation
 
 _DEFAULT_THRESHOLD = 0.3
+_FALLBACK = 0.5
 
 
 @signal
@@ -44,6 +45,10 @@ class Language(Heuristic):
             message = "the lowest threshold of all language rules holds for each of them"
             fix = ((("thresholds",), "own"),)
             yield Oddity(("threshold",), "shared-language-threshold", message, "thresholds: own", fix)
+        if self.name == "en" and self.thresholds == "lowest" and self.threshold <= _FALLBACK:
+            message = "text of no language, or of an unsure one, counts as English"
+            fix = ((("thresholds",), "own"),)
+            yield Oddity(("name",), "english-by-default", message, "thresholds: own", fix)
 
     @classmethod
     def group(cls, configs: Sequence[Self]) -> Callable[[Content], Sequence[Observation]]:
@@ -70,6 +75,6 @@ class Language(Heuristic):
             matched = code == self.name and confidence >= (self.threshold or _DEFAULT_THRESHOLD)
             return self.observed(matched=matched)
         if code == UNKNOWN or confidence < least:
-            code, confidence = "en", 0.5
+            code, confidence = "en", _FALLBACK
         matched = code == self.name and confidence >= self.threshold
         return self.observed(matched=matched)
