@@ -286,13 +286,42 @@ class Services(Part):
 class Global(Part):
     """What holds for every recipe.
 
-    `model_catalog` is kept as it is written: classifiers, knowledge bases, prototype banks.
+    `model_catalog` is kept as it is written (classifiers, knowledge bases, prototype banks), but for
+    addresses and keys, which are settings.
     """
 
     settings: ClassVar[tuple[str, ...]] = ("stores", "integrations")
     router: Router = Router()
     services: Services = Services()
     model_catalog: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("model_catalog", mode="before")
+    @classmethod
+    def _without_settings(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the document holds
+        return _public(value)
+
+
+_PRIVATE = frozenset(
+    {
+        "llm_endpoint",
+        "endpoint",
+        "endpoints",
+        "base_url",
+        "address",
+        "port",
+        "headers",
+        "access_key",
+        "api_key",
+        "api_key_env",
+    }
+)
+
+
+def _public(value: Any) -> Any:  # noqa: ANN401 - plain values
+    """Return *value* without the keys below it that say where something is, or how to get in."""
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items() if key not in _PRIVATE}
+    return [_public(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Deadlines(Part):
