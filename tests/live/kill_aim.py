@@ -9,10 +9,13 @@ the dam in place a burst of new requests finds it just beginning.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+
+import aiohttp
 
 from agents.errors import Unavailable
 from infra.local.stack import LocalStack
@@ -27,6 +30,8 @@ DAM_S = 6.0
 """Below a session's timeout, and with the longest call still below a call's."""
 _PROVIDER_DAM_S = 8.0
 _BURST = 48
+_REFUSED_S = 3.0
+"""What a refusing provider asks to wait: more than a worker waits itself, so that jobs go to a tier."""
 _TOUCHED_MS = 4.0
 """CPU that a worker must have used since records lay before it, to count as having begun with them."""
 _STARVED_S, _SETTLED_S = 2.0, 4.0
@@ -45,20 +50,37 @@ class Aim:
 
     async def at(self, worker: Worker, phase: str, until: float) -> str:
         """Hold *worker* still, in *phase* if that can be had before *until*; return the phase it is in."""
-        match phase:
-            case "being_assigned":
-                return await self._being_assigned(worker, until)
-            case "idle":
-                return await self._idle(worker, until)
-            case "in_step":
-                return await self._in_step(worker, until)
-            case "settled":
-                await asyncio.sleep(_SETTLED_S)
-                return await self._sample(worker, "", until)
-            case "starved":
-                return await self._starved(worker)
-            case _:
+        ways = {
+            "being_assigned": self._being_assigned,
+            "idle": self._idle,
+            "in_step": self._in_step,
+            "settled": self._settled,
+            "starved": self._starved,
+        }
+        if worker.spec.role == "retry" and phase in {"in_step", "produced_uncommitted"}:
+            async with self._refusals():
                 return await self._sample(worker, phase, until)
+        way = ways.get(phase)
+        return await (self._sample(worker, phase, until) if way is None else way(worker, until))
+
+    @asynccontextmanager
+    async def _refusals(self) -> AsyncIterator[None]:
+        """Let a provider refuse calls for as long as to send jobs into the retry tiers."""
+        provider = min(self._stack.endpoints.providers)
+        await self.force(provider, "rate_limit", retry_after_s=_REFUSED_S)
+        try:
+            yield
+        finally:
+            await self.force(provider, "profile")
+
+    async def force(self, provider: str, mode: str, **more: float) -> None:
+        """Tell the simulated *provider* how to behave."""
+        if self._stack.providers is None:
+            return
+        order = json.dumps({"provider": provider, "mode": mode, **more})
+        async with aiohttp.ClientSession() as session:
+            answer = await session.post(f"{self._stack.providers.address}/control", data=order)
+            answer.raise_for_status()
 
     async def hold(self, worker: Worker) -> bool:
         """Stop *worker*; False if there is no life to stop."""
@@ -140,7 +162,12 @@ class Aim:
                 break
         return found
 
-    async def _starved(self, worker: Worker) -> str:
+    async def _settled(self, worker: Worker, until: float) -> str:
+        """Give the role time to commit what it has done."""
+        await asyncio.sleep(_SETTLED_S)
+        return await self._sample(worker, "", until)
+
+    async def _starved(self, worker: Worker, _until: float) -> str:
         """Hold the slow signal back, so that decisions wait for it, and then the decision worker."""
         held = [w for w in self._stack.workers if w.spec.role == "signals.embedding" and await self.hold(w)]
         await asyncio.sleep(_STARVED_S)

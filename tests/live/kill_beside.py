@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import signal
 import time
@@ -12,18 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from infra.local.errors import StackError
 from infra.local.stack import LocalStack
 from infra.local.workers import Worker
 from tests.live.kill_aim import Aim
-from tests.live.kill_stack import CALL_S, DECISION_WORKERS, clock_file
+from tests.live.kill_stack import CALL_S, DECISION_WORKERS, clock_file, full_file
 from tests.live.kill_waiting import until
 
 SESSION_S = 10.0
 """The session timeout of a worker's consumer."""
-_JUMP_S, _JUMPED_S = 45, 8.0
+_JUMP_S, _JUMPED_S, _FULL_S = 45, 8.0, 6.0
 _READY_S = 60.0
 
 
@@ -140,20 +137,12 @@ class Beside:
 
     async def _provider_hang(self) -> str:
         provider = self.rng.choice(sorted(self.stack.endpoints.providers))
-        await self._force(provider, "hang")
+        await self.aim.force(provider, "hang")
         try:
             await asyncio.sleep(CALL_S + 3.0)
         finally:
-            await self._force(provider, "profile")
+            await self.aim.force(provider, "profile")
         return f"{provider} answered no call for {CALL_S + 3.0:.0f} s"
-
-    async def _force(self, provider: str, mode: str) -> None:
-        if self.stack.providers is None:
-            return
-        order = json.dumps({"provider": provider, "mode": mode})
-        async with aiohttp.ClientSession() as session:
-            answer = await session.post(f"{self.stack.providers.address}/control", data=order)
-            answer.raise_for_status()
 
     async def _triton_kill(self) -> str:
         triton: Any = self.stack.triton
@@ -174,7 +163,11 @@ class Beside:
         return f"the clock of {role}-{instance} jumped by {seconds} s for {_JUMPED_S:.0f} s"
 
     async def _claim_store_full(self) -> str:
-        return "not done: the product has no claim store yet"
+        full = full_file(self.stack.folder)
+        full.touch()
+        await asyncio.sleep(_FULL_S)
+        full.unlink()
+        return f"the claim store had no room for {_FULL_S:.0f} s"
 
 
 def _name(worker: Worker) -> str:

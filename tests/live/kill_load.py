@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.admission import Admission, read_line
-from agents.errors import Unavailable
+from agents.errors import Refused, Unavailable
 from agents.policy import Policy
 from agents.topology import Emit, emit_for
 from schemas.completion import Result
@@ -42,6 +42,8 @@ _DECOY_EVERY = 41
 POISON_EVERY = 149
 _EVEN = 0.2
 """The share of lines that a rule sends to the second provider; the others are drawn."""
+_LONG, _LONG_WORDS = 0.05, 200
+"""The share of lines whose body goes by claim check."""
 _PAUSE_S = 0.05
 _GIVE_UP_S = 5.0
 
@@ -53,6 +55,7 @@ def write_lines(path: Path, seed: int) -> None:
         for number in range(1, LINES + 1):
             words = " ".join(rng.choice(("odd", "blue", "sea", "tell", "why")) for _ in range(12))
             words += " even" if rng.random() < _EVEN else ""
+            words += " long" * _LONG_WORDS if rng.random() < _LONG else ""
             body = {"model": "auto", "messages": [{"role": "user", "content": words}]}
             line = {"custom_id": f"kill-{number}", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(line) + "\n")
@@ -147,7 +150,8 @@ class Load:
         asked = []
         for _ in range(max(count, 0)):
             self._number += 1
-            asked.append(await self._submit(self._number))
+            with suppress(Refused):  # the claim store is full: the line is not submitted
+                asked.append(await self._submit(self._number))
             if self._number % self.poison_every == 0:
                 await self._poison(self._number // self.poison_every)
         placed = await asyncio.gather(*(ack for _, ack in asked), return_exceptions=True)
@@ -171,7 +175,7 @@ class Load:
         custom_id, run = f"kill-{index + 1}", f"kill-{cycle}"
         if number % 2:
             admission = Admission(self.policy, _TENANT, self.world.now(), run)
-            request = admission.batch(read_line(index + 1, raw))
+            request = await self.world.claims.check_in(admission.batch(read_line(index + 1, raw)))
             sent = Sent(custom_id, run, request.request_id)
             self.sent.append(sent)
             partition = partition_for(request.request_id, await self.world.log.partitions(REQUESTS))

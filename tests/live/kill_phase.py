@@ -18,14 +18,14 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import KafkaError
 
 from agents.errors import Unavailable
+from agents.retry import DELAYS
 from infra.local.workers import Worker
 from schemas.topics import (
-    DEAD_LETTERS,
     DECISIONS,
     REQUESTS,
     attempts_topic,
-    full_name,
     jobs_topic,
+    logical_name,
     signals_topic,
 )
 from streams.kafka import KafkaLog
@@ -38,12 +38,12 @@ _SETTLE_S = 0.02
 """For what a worker had handed to its socket to arrive at the broker."""
 
 
-def source_of(role: str) -> str:
-    """Return the topic whose committed offsets say how far *role* is."""
+def sources_of(role: str) -> tuple[str, ...]:
+    """Return the topics whose committed offsets say how far *role* is."""
     kind, _, name = role.partition(".")
     if kind == "provider":
-        return jobs_topic(name)
-    return INBOX if role == "admission" else REQUESTS
+        return (jobs_topic(name),)
+    return {"admission": (INBOX,), "retry": tuple(DELAYS)}.get(role, (REQUESTS,))
 
 
 def outputs_of(role: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def outputs_of(role: str) -> tuple[str, ...]:
         return (attempts_topic(name),)
     if kind == "signals":
         return (signals_topic(name),)
-    return {"admission": (REQUESTS,), "decision": (DECISIONS,), "dispatch": ()}.get(role, (DEAD_LETTERS,))
+    return {"admission": (REQUESTS,), "decision": (DECISIONS,), "dispatch": ()}.get(role, ())
 
 
 class Groups:
@@ -86,15 +86,13 @@ class Groups:
             with suppress(KafkaError, OSError, TimeoutError):
                 await asyncio.wait_for(admin.close(), _ASK_S)
 
-    async def behind(self, role: str) -> Mapping[int, tuple[int, int]]:
-        """Return partition -> (committed, end) of the role's source."""
-        source = source_of(role)
-        places: list[TP] = [(source, p) for p in range(await self._log.partitions(source))]
+    async def behind(self, role: str) -> Mapping[TP, tuple[int, int]]:
+        """Return partition -> (committed, end) of the role's sources."""
+        places = [(s, p) for s in sources_of(role) for p in range(await self._log.partitions(s))]
         found = await self._ask("list_consumer_group_offsets", f"{self._log.prefix}.{role}")
-        committed = {(tp.topic, tp.partition): max(meta.offset, 0) for tp, meta in found.items()}
+        committed = {self._log.logical(tp): max(meta.offset, 0) for tp, meta in found.items()}
         ends = await self.ends(places)
-        name = full_name(self._log.prefix, source)
-        return {p: (committed.get((name, p), 0), ends[source, p]) for source, p in places}
+        return {tp: (committed.get(tp, 0), ends[tp]) for tp in places}
 
     async def ends(self, places: list[TP]) -> Mapping[TP, int]:
         """Return where *places* end."""
@@ -108,23 +106,23 @@ class Groups:
         """Return whether the role's group committed all of its source."""
         return all(committed >= end for committed, end in (await self.behind(role)).values())
 
-    async def member(self, worker: Worker) -> tuple[str, frozenset[int]]:
-        """Return the member id of *worker* in its group ("" for none) and its partitions of its source."""
+    async def member(self, worker: Worker) -> tuple[str, frozenset[TP]]:
+        """Return the member id of *worker* in its group ("" for none) and its partitions."""
         role = worker.spec.role
         responses = await self._ask("describe_consumer_groups", [f"{self._log.prefix}.{role}"])
         members = [member for response in responses for group in response.groups for member in group[5]]
         for member_id, _, _, _, assignment in members:
             # The broker derives a static member's id from its instance name.
             if member_id.startswith(f"{role}-{worker.spec.instance}-"):
-                return member_id, self._partitions(role, assignment)
+                return member_id, self._partitions(assignment)
         return "", frozenset()
 
-    def _partitions(self, role: str, assignment: bytes) -> frozenset[int]:
+    def _partitions(self, assignment: bytes) -> frozenset[TP]:
         if not assignment:
             return frozenset()
-        name = full_name(self._log.prefix, source_of(role))
         shares = ConsumerProtocol.ASSIGNMENT.decode(assignment).assignment
-        return frozenset(p for topic, partitions in shares if topic == name for p in partitions)
+        prefix = self._log.prefix
+        return frozenset((logical_name(prefix, name), p) for name, numbers in shares for p in numbers)
 
 
 class Looker:
@@ -154,10 +152,10 @@ class Looker:
             self._members[pid] = member
         await asyncio.sleep(_SETTLE_S)
         role = worker.spec.role
-        behind = {p: at for p, at in (await self.groups.behind(role)).items() if p in partitions}
+        behind = {tp: at for tp, at in (await self.groups.behind(role)).items() if tp in partitions}
         await self._tail.caught_up(await self.groups.ends(await self._tail.places(outputs_of(role))))
         born = int(self._lives.of(worker).born * 1000)
         name = f"{role}-{worker.spec.instance}"
-        if any(self._tail.wrote(name, p, committed, born) for p, (committed, _) in behind.items()):
+        if any(self._tail.wrote(name, tp, committed, born) for tp, (committed, _) in behind.items()):
             return "produced_uncommitted"
         return "in_step" if any(end > committed for committed, end in behind.values()) else "idle"

@@ -31,7 +31,7 @@ from tests.live.kill_load import POISON_EVERY, Load, until_open, write_lines, wr
 from tests.live.kill_phase import Groups, Looker
 from tests.live.kill_sabotage import SABOTAGES
 from tests.live.kill_schedule import Round, Schedule
-from tests.live.kill_stack import kill_policy, kill_stack
+from tests.live.kill_stack import kill_claims, kill_policy, kill_stack
 from tests.live.kill_tail import Tail
 
 LEAST_IN_FLIGHT = 200
@@ -199,7 +199,8 @@ async def _world(stack: LocalStack, closing: AsyncExitStack) -> World:
     log = KafkaLog(KafkaSettings(stack.endpoints.broker))
     await log.start()
     closing.push_async_callback(_stopped, log)
-    world = make_world(log, Telemetry(wall_clock, "kill", quiet=True), "kill")
+    telemetry = Telemetry(wall_clock, "kill", quiet=True)
+    world = make_world(log, telemetry, "kill", kill_claims(stack.folder))
     await world.policies.start()
     closing.push_async_callback(world.policies.stop)
     return world

@@ -12,7 +12,10 @@ from infra.local.events import Report, silent
 from infra.local.routing import Routing
 from infra.local.stack import LocalStack, StackConfig
 from streams.app import load_registries
-from tests.live.kill_entry import CLOCK, SABOTAGE
+from streams.claims import ClaimCheck, ClaimLimits
+from streams.clients.claims import FileClaims
+from streams.settings import claims_folder
+from tests.live.kill_entry import CLOCK, FULL, SABOTAGE, room
 from triton_models.build import Options, build
 
 # A dead worker's calls are taken over after call_s and a margin; the
@@ -59,6 +62,8 @@ providers:
 """
 DECISION_WORKERS = 3
 CALL_S, LONGEST_CALL_S = 12.0, 3.0
+INLINE_BYTES = 600
+"""Above this a body or an answer goes by claim check: few, but some of both."""
 ENTRY = "tests.live.kill_entry"
 
 
@@ -82,7 +87,12 @@ class KillDeployment(Routing):
     def _ours(self, spec: WorkerSpec) -> WorkerSpec:
         argv = tuple(ENTRY if part == "signalbox" else part for part in spec.argv)
         clock = str(clock_file(self._stack_folder, spec.role, spec.instance))
-        return replace(spec, argv=argv, env={**spec.env, CLOCK: clock, SABOTAGE: self._sabotage})
+        ports = {CLOCK: clock, FULL: str(full_file(self._stack_folder)), SABOTAGE: self._sabotage}
+        claims = {
+            "SIGNALBOX_CLAIMS": str(claims_folder(self._stack_folder)),
+            "SIGNALBOX_INLINE_BYTES": str(INLINE_BYTES),
+        }
+        return replace(spec, argv=argv, env={**spec.env, **claims, **ports})
 
 
 def kill_policy() -> Policy:
@@ -94,6 +104,17 @@ def kill_policy() -> Policy:
 def clock_file(folder: Path, role: str, instance: int) -> Path:
     """Return the file that shifts a worker's clock while it holds a number of ms."""
     return folder.absolute() / f"clock-{role}-{instance}"
+
+
+def full_file(folder: Path) -> Path:
+    """Return the file that takes all room from the claim store while it exists."""
+    return folder.absolute() / "claims-full"
+
+
+def kill_claims(folder: Path) -> ClaimCheck:
+    """Return the claim check of whoever submits; it shares the workers' store and its fate."""
+    store = FileClaims(claims_folder(folder), free=room(full_file(folder)))
+    return ClaimCheck(store, ClaimLimits(inline_bytes=INLINE_BYTES))
 
 
 def kill_stack(
