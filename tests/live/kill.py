@@ -61,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _runner(broker: str) -> Any:
-    return {"kafka": run}[broker]
+    if broker == "kafka":
+        return run
+    from tests.live.kill_memory import run_in_memory  # noqa: PLC0415 - only this one needs the fakes
+
+    return run_in_memory
 
 
 def _say(text: str) -> None:
@@ -73,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=20, help="how many kills; some rounds take two")
     parser.add_argument("--seed", type=int, default=1, help="of the schedule, the prompts and the simulator")
     parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
-    parser.add_argument("--broker", choices=("kafka",), default="kafka", help="which log")
+    parser.add_argument("--broker", choices=("kafka", "memory"), default="kafka", help="which log")
     parser.add_argument("--sabotage", choices=("", *SABOTAGES), default="", help="a fault to plant")
     parser.add_argument("--outage", type=float, default=0.0, help="seconds without a broker; 0: by ROUNDS")
     parser.add_argument("--faults", action="store_true", help="let the providers fail some calls")

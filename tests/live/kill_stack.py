@@ -43,10 +43,10 @@ routing:
       rules: {operator: OR, conditions: [{type: embedding, name: similar}]}
       modelRefs: [{model: north-large, weight: 1}, {model: south-coder, weight: 1}]
       algorithm: {type: weighted}
-deadlines: {call_s: 12, infer_s: 10, request_s: 3600, attempts: 3}
+deadlines: {call_s: CALL_S, infer_s: 10, request_s: 3600, attempts: 3}
 """
 _MODEL = """
-        latency: {ttft_median_ms: 600, per_token_ms: 16}
+        latency: {ttft_median_ms: TTFT, per_token_ms: TOKEN}
         length: {median: 70, sigma: 0.8, minimum: 1, maximum: 150}
         faults: FAULTS"""
 _NO_FAULTS, _FAULTS = "{}", "{error: 0.02, rate_limit: 0.02}"
@@ -95,10 +95,19 @@ class KillDeployment(Routing):
         return replace(spec, argv=argv, env={**spec.env, **claims, **ports})
 
 
-def kill_policy() -> Policy:
-    """Return the policy of a kill run: two signal roles, two providers, three models."""
+def kill_policy(pace: float = 1.0) -> Policy:
+    """Return the policy of a kill run: two signal roles, two providers, three models.
+
+    *pace* stretches calls and their timeout alike.
+    """
     load_registries()
-    return Policy.parse(_POLICY, "the kill run's policy")
+    return Policy.parse(_POLICY.replace("CALL_S", f"{CALL_S * pace:g}"), "the kill run's policy")
+
+
+def profile_text(pace: float = 1.0, *, faults: bool = False) -> str:
+    """Return the simulator's profile, its longest call *pace* times `LONGEST_CALL_S`."""
+    text = _PROFILE.replace("FAULTS", _FAULTS if faults else _NO_FAULTS)
+    return text.replace("TTFT", f"{600 * pace:g}").replace("TOKEN", f"{16 * pace:g}")
 
 
 def clock_file(folder: Path, role: str, instance: int) -> Path:
@@ -126,7 +135,7 @@ def kill_stack(
     """
     folder.mkdir(parents=True)
     profile = folder / "profile.yaml"
-    profile.write_text(_PROFILE.replace("FAULTS", _FAULTS if faults else _NO_FAULTS), encoding="utf-8")
+    profile.write_text(profile_text(faults=faults), encoding="utf-8")
     deployment = KillDeployment(kill_policy(), folder, sabotage)
     return LocalStack(StackConfig(folder, profile=profile, seed=seed), deployment, report=report)
 
