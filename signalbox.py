@@ -6,6 +6,7 @@ import typer
 
 import infra.local.cli
 import infra.local.commands
+import replay.bench_cli
 import replay.cli
 import replay.policy_cli
 import replay.signals_cli
@@ -31,6 +32,7 @@ streams.topics_cli.register(app, infra.local.commands.locate, infra.local.comman
 replay.cli.register(app)
 replay.policy_cli.register(app, streams.settings.environment)
 replay.signals_cli.register(app)
+replay.bench_cli.register(app)
 
 
 def main() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from agents.text.fold import CJK, is_letter_or_digit
 
+_ASCII_UNITS = re.compile(r"[0-9A-Za-z]+")
+
 
 def units(text: str) -> int:
     """Return how many words *text* has in any language: runs of letters and digits, CJK one by one."""
+    if text.isascii():
+        return len(_ASCII_UNITS.findall(text))
     count, in_word = 0, False
     for char in text:
         if char.isascii():
