@@ -9,6 +9,7 @@ import infra.local.commands
 import replay.bench_cli
 import replay.cli
 import replay.policy_cli
+import replay.probe_cli
 import replay.signals_cli
 import streams.claims_cli
 import streams.cli
@@ -30,8 +31,8 @@ streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replay.cli.register(app)
-replay.policy_cli.register(app, streams.settings.environment)
-replay.signals_cli.register(app)
+replay.probe_cli.register(replay.policy_cli.register(app, streams.settings.environment))
+replay.signals_cli.register(app, streams.settings.environment)
 replay.bench_cli.register(app)
 
 

@@ -14,7 +14,7 @@ from agents.content import Content, Identity
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
 from agents.refusal import metadata_refusal
-from replay.policy_cli import load_plugins, read_policy
+from replay.policy_cli import Environment, load_plugins, read_policy
 from replay.previewing import Previewer, is_empty, refusal_of
 from schemas.signal import Observation
 
@@ -33,15 +33,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Answer = Callable[[Any], dict[str, Any]]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group ``signals`` to *app*."""
+def register(app: typer.Typer, environment: Environment) -> None:
+    """Add the group ``signals`` to *app*; *environment* is what configurations may refer to."""
     group = typer.Typer(no_args_is_help=True)
-    group.callback()(lambda: None)
+
+    @group.callback()
+    def _environment(context: typer.Context) -> None:
+        context.obj = environment()
+
     group.command("run")(_run)
     app.add_typer(group, name="signals", help="What signals observe in a request; no broker needed.")
 
 
 def _run(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     *,
     out: Out,
     config: Config = None,
@@ -56,7 +61,7 @@ def _run(  # noqa: PLR0913 - the options of a command
     Exits 1 if a line could not be observed (it gets an error line), 2 for what cannot be read.
     """
     try:
-        source, answer = _asked((config, in_), (cases, policies), only)
+        source, answer = _asked((config, in_), (cases, policies), only, context.obj)
         counts = _written(source, answer, out)
     except (ConfigError, OSError) as error:
         typer.echo(f"signals run: {error}", err=True)
@@ -68,13 +73,16 @@ def _run(  # noqa: PLR0913 - the options of a command
 
 
 def _asked(
-    plain: tuple[Path | None, Path | None], golden: tuple[Path | None, Path | None], only: str | None
+    plain: tuple[Path | None, Path | None],
+    golden: tuple[Path | None, Path | None],
+    only: str | None,
+    environment: Mapping[str, str],
 ) -> tuple[Path, Answer]:
     """Return the file to read and what answers a line of it."""
     if only not in {None, "heuristic"}:
         raise ConfigError(f"--only is heuristic or left out, not {only}")
     if all(plain) and not any(golden):
-        previewer = Previewer(read_policy(Path(str(plain[0]))), every=True)
+        previewer = Previewer(read_policy(Path(str(plain[0])), environment), every=True)
         return Path(str(plain[1])), _plainly(previewer, heuristic_only=only is not None)
     if all(golden) and not any(plain):
         return Path(str(golden[0])), _golden(Path(str(golden[1])))

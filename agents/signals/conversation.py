@@ -28,6 +28,9 @@ _SOURCES: Mapping[str, Callable[[Shape], int]] = {
     "assistant_tool_call": lambda shape: shape.tool_calls,
     "assistant_tool_cycle": lambda shape: shape.tool,
     "active_tool_loop": lambda shape: int(shape.active_tool_loop),
+    "tool_choice_required": lambda shape: int(shape.tool_choice_required),
+    "tool_choice_none": lambda shape: int(shape.tool_choice_none),
+    "flow_tool_state": lambda shape: int(shape.last_is_flow_result),
     "image_content": lambda shape: shape.images,
 }
 # The package knows more sources than the original's loader accepts; a flow's state is nowhere to be seen.

@@ -75,3 +75,8 @@ def _string(raw: bytes) -> str:
         return raw[1:-1].decode("utf-8", "replace")
 
     return str(json.loads(raw))
+
+
+def compact(body: bytes) -> bytes:
+    """Return valid JSON *body* without the white space between its tokens."""
+    return b"".join(token.group() for token in _TOKEN.finditer(body))

@@ -11,6 +11,9 @@ from typing import Any
 
 import orjson
 
+_FLOW = "flowtool_"
+"""How the ids of calls begin whose results resume a managed workflow."""
+
 
 @dataclass(slots=True)
 class Shape:
@@ -27,6 +30,9 @@ class Shape:
     last_role: str = ""
     last_is_tool_result: bool = False
     last_is_user_after_tool: bool = False
+    tool_choice_required: bool = False
+    tool_choice_none: bool = False
+    last_is_flow_result: bool = False
     user_text: str = ""
     other_texts: list[str] = field(default_factory=list)
 
@@ -52,6 +58,9 @@ def shape_of(document: Mapping[str, Any]) -> Shape:
     for key in ("tools", "functions"):
         definitions = document.get(key)
         shape.tool_definitions += len(definitions) if isinstance(definitions, list) else 0
+    choice = document.get("tool_choice")
+    shape.tool_choice_required = choice == "required" or isinstance(choice, dict)
+    shape.tool_choice_none = choice == "none"
     messages = document.get("messages")
     for message in messages if isinstance(messages, list) else ():
         _count(shape, message if isinstance(message, dict) else {})
@@ -73,6 +82,7 @@ def _count(shape: Shape, message: Mapping[str, Any]) -> None:
     role = _string(message.get("role"))
     content = message.get("content")
     shape.last_role, shape.last_is_tool_result, shape.last_is_user_after_tool = role, False, False
+    shape.last_is_flow_result = False
     if role == "user":
         shape.user += 1
         shape.last_is_user_after_tool = after_tool
@@ -81,6 +91,7 @@ def _count(shape: Shape, message: Mapping[str, Any]) -> None:
     elif role == "tool":
         shape.tool += 1
         shape.last_is_tool_result = True
+        shape.last_is_flow_result = _string(message.get("tool_call_id")).startswith(_FLOW)
     elif role in {"system", "assistant", "developer"}:
         _count_other(shape, role, message)
 
