@@ -243,17 +243,14 @@ def _places(flat: Flat, slots: Slots) -> tuple[Ints, Ints]:
     """Return slot * rows + row, and the observation that belongs there, in order of observation."""
     codes, names = _names(flat)
     row = np.repeat(np.arange(flat.rows, dtype=np.int64), np.diff(flat.offsets))
-    plain = np.full(len(names), -1, dtype=np.int64)
-    labelled = np.full(len(names), -1, dtype=np.int64)
-    for code, (kind, name, label) in enumerate(names):
-        plain[code] = _slot(slots, f"{kind}:{name}")
-        labelled[code] = _slot(slots, f"{kind}:{name}:{label}") if label else -1
-    slot = np.concatenate([plain[codes], labelled[codes]])
+    base = np.array([_slot(slots, f"{kind}:{name}") for kind, name, _ in names], dtype=np.int64)
+    full = np.array([_slot(slots, f"{k}:{n}:{x}" if x else f"{k}:{n}") for k, n, x in names], dtype=np.int64)
+    bare = np.array([not label for _, _, label in names], dtype=np.bool_)
+    # A labelled observation stands for its signal only where none without a label does: those come later.
+    slot = np.concatenate([np.where(bare, -1, base)[codes], full[codes]])
     source = np.tile(np.arange(len(codes), dtype=np.int64), 2)
     kept = slot >= 0
     slot, source = slot[kept], source[kept]
-    order = np.argsort(source, kind="stable") if (labelled >= 0).any() else slice(None)
-    slot, source = slot[order], source[order]
     return slot * flat.rows + row[source], source
 
 

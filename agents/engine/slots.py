@@ -76,14 +76,14 @@ class Slots:
     def layout(self, names: Sequence[tuple[str, str, str]]) -> Layout:
         """Return where observations called *names* (type, name, label) hold each slot.
 
-        An observation with a label is found under both ``type:name`` and ``type:name:label``; the last
-        of several under one key counts.
+        An observation with a label is found under ``type:name:label``, and under ``type:name`` where no
+        observation without a label is; the last of several under one key counts.
         """
+        labelled = {f"{kind}:{name}": at for at, (kind, name, label) in enumerate(names) if label}
         found: dict[str, int] = {}
         for position, (kind, name, label) in enumerate(names):
-            found[f"{kind}:{name}"] = position
-            if label:
-                found[f"{kind}:{name}:{label}"] = position
+            found[f"{kind}:{name}:{label}" if label else f"{kind}:{name}"] = position
+        found = labelled | found
         positions = tuple(ABSENT if key in self.published else found.get(key, ABSENT) for key in self.keys)
         status = tuple(self._status(key, found) for key in self.keys)
         members = tuple(self._in_order(partition, found) for partition in self.ruleset.partitions)

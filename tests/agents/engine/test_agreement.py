@@ -76,13 +76,26 @@ def of_columnar(columnar: Columnar, decided: Decided, row: int) -> Outcome:
     return Outcome(name, float(decided.confidence[row]).hex())
 
 
+def labelled(seen: Observations) -> Observations:
+    """Return *seen* with the levels and labels that are part of a name as labels, as they are logged."""
+    rows = []
+    for row in seen:
+        name, _, label = row.name.partition(":")
+        split = label and row.type in {"complexity", "classifier"}
+        rows.append(row._replace(name=name, label=label) if split else row)
+    return Observations.of(rows)
+
+
 def disagreements(given: World) -> list[tuple[int, str, Outcome, Outcome]]:
     """Return where the three disagree over *given*: request, who, the reference's outcome and theirs."""
     catalog = given.config.get("global", {}).get("model_catalog") or {}
     evaluator = Evaluator(ruleset_of(given.config["routing"], top_k_of(catalog)))
     columnar = Columnar(evaluator.ruleset)
     fuzzy = evaluator.ruleset.strategy == "fuzzy"
-    rows = [of_case(signals) for signals in given.signals]
+    rows = [
+        labelled(of_case(signals)) if number % 2 else of_case(signals)
+        for number, signals in enumerate(given.signals)
+    ]
     together = columnar.decide(column(rows), absent_is_unknown=False)
     # The same row over and over takes the way through `_uniform`.
     alone = [columnar.decide(lists([row, row]), absent_is_unknown=False) for row in rows]
