@@ -17,8 +17,8 @@ from schemas.feedback import Feedback
 from schemas.job import AttemptEnded, AttemptStarted, Job
 from schemas.signal import Observation
 
-_MARK = {"match": "✓", "no_match": "✗", "unknown": "?"}
-_STYLE = {"match": "green", "no_match": "dim", "unknown": "yellow"}
+_MARK = {"match": "✓", "no_match": "✗", "unknown": "?", "unknown_match": "?✓"}
+_STYLE = {"match": "green", "no_match": "dim", "unknown": "yellow", "unknown_match": "yellow"}
 
 
 def drawn(trail: Trail) -> Tree:

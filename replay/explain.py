@@ -25,7 +25,7 @@ STATES = {
     NO_MATCH: "no_match",
     MATCH: "match",
     UNKNOWN: "unknown",
-    UNKNOWN_MATCH: "unknown, counted as a match",
+    UNKNOWN_MATCH: "unknown_match",
 }
 _ID_BYTES = 16
 # Text that people or providers wrote, and copies of other records' bytes.
