@@ -8,7 +8,9 @@ import infra.local.cli
 import infra.local.commands
 import replay.bench_cli
 import replay.cli
+import replay.policy_bench_cli
 import replay.policy_cli
+import replay.policy_eval_cli
 import replay.probe_cli
 import replay.signals_cli
 import streams.claims_cli
@@ -31,9 +33,11 @@ streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replay.cli.register(app)
-replay.probe_cli.register(replay.policy_cli.register(app, streams.settings.environment))
+policy = replay.policy_cli.register(app, streams.settings.environment)
+replay.policy_eval_cli.register(policy)
+replay.probe_cli.register(policy)
 replay.signals_cli.register(app, streams.settings.environment)
-replay.bench_cli.register(app)
+replay.policy_bench_cli.register(replay.bench_cli.register(app), streams.settings.environment)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,11 +94,12 @@ class Judge:
 
 
 def judged(
-    entries: list[Mapping[str, Any]], policy: Policy, rows: Mapping[int, Observations]
+    entries: Sequence[Mapping[str, Any]], policy: Policy, rows: Sequence[Observations]
 ) -> Iterator[Json]:
-    """Iterate over the answers to *entries*, of which number i observed ``rows[i]``."""
+    """Iterate over the answers to *entries*, whose signals are *rows*; raises `ConfigError` for a recipe."""
     judges: dict[str, Judge] = {}
-    for number, entry in enumerate(entries):
+    for entry, seen in zip(entries, rows, strict=True):
         recipe = str(entry.get("recipe") or "")
-        judge = judges.setdefault(recipe, Judge(policy, recipe))
-        yield {"id": entry.get("id"), **judge.answer(rows[number])}
+        if recipe not in judges:
+            judges[recipe] = Judge(policy, recipe)
+        yield {"id": entry.get("id"), **judges[recipe].answer(seen)}
