@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pyarrow as pa
 
 from agents.engine.columnar import Columnar
 from agents.engine.reading import ruleset_of
-from agents.engine.scalar import Evaluator
+from agents.engine.scalar import OK, Evaluator
+from agents.engine.tracing import SignalUnknown
 from agents.engine.tree import Ruleset
 from schemas.signal import Observations
 
@@ -76,18 +79,19 @@ def measured(case: Case, rows: int) -> dict[str, Any]:
 
     def decided() -> None:
         for seen in case.vectors:
-            evaluator.choose(evaluator.vector([seen]))
+            with suppress(SignalUnknown):
+                evaluator.choose(evaluator.vector([seen], absent=OK))
 
     def traced() -> None:
         for seen in case.vectors:
-            vector = evaluator.vector([seen])
-            winner = evaluator.choose(vector).rule
-            if winner >= 0:
-                _ = evaluator.explain(vector, winner).trace
+            vector = evaluator.vector([seen], absent=OK)
+            with suppress(SignalUnknown):
+                winner = evaluator.choose(vector).rule
+                _ = evaluator.explain(vector, winner).trace if winner >= 0 else None
 
     count = len(case.vectors)
     plain, encoded = column_of(case.vectors, rows), column_of(case.vectors, rows, encoded=True)
-    columnar = Columnar(case.ruleset)
+    batch = partial(Columnar(case.ruleset).decide, absent_is_unknown=False)
     return {
         "case": case.name,
         "decisions": len(case.ruleset.rules),
@@ -95,8 +99,10 @@ def measured(case: Case, rows: int) -> dict[str, Any]:
         "scalar_us": _least(traced, _ROUNDS) / count * 1e6,
         "scalar_without_trace_us": _least(decided, _ROUNDS) / count * 1e6,
         "rows": rows,
-        "columnar_per_s": rows / _least(lambda: columnar.decide(plain), _COLUMNAR_ROUNDS),
-        "columnar_dictionary_per_s": rows / _least(lambda: columnar.decide(encoded), _COLUMNAR_ROUNDS),
+        "columnar_per_s": rows
+        / _least(lambda: columnar.decide(plain, absent_is_unknown=False), _COLUMNAR_ROUNDS),
+        "columnar_dictionary_per_s": rows
+        / _least(lambda: columnar.decide(encoded, absent_is_unknown=False), _COLUMNAR_ROUNDS),
     }
 
 
