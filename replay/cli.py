@@ -10,11 +10,13 @@ import typer
 from rich.console import Console
 
 from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
+from agents.policy import Policy
 from replay.decide import Report, decide_again
 from replay.drawing import drawn
 from replay.explain import as_json as explained
 from replay.trail import UnknownRequestError, trail
 from replay.view import LogView
+from replay.what_if import UndecidedError, lines_of, what_if
 from schemas.identity import parse_id
 from schemas.logdir import LogDir, LogDirError
 
@@ -94,20 +96,26 @@ def verdict(report: Report, where: str) -> int:
     return NOT_ENOUGH
 
 
-def explain_view(view: LogView, request_id: str, *, as_json: bool) -> int:
-    """Print why *request_id* went where it went, by the records in *view*; return the exit code."""
+def explain_view(view: LogView, request_id: str, *, as_json: bool, under: Policy | None = None) -> int:
+    """Print why *request_id* went where it went, by the records in *view*; return the exit code.
+
+    With *under* prints what that policy would have done with the same signals, and what would flip it.
+    """
     try:
         found = trail(view, parse_id(request_id.strip()))
+        other = what_if(found, under) if under is not None else None
     except ValueError:
         typer.echo(f"explain: {request_id!r} is not a request id: 32 hex digits are needed", err=True)
         return USAGE
-    except UnknownRequestError as error:
+    except (UnknownRequestError, UndecidedError) as error:
         typer.echo(f"explain: {error}", err=True)
         return NO
     except LogDirError as error:
         typer.echo(f"explain: {error}", err=True)
         return USAGE
-    if as_json:
+    if other is not None:
+        typer.echo(orjson.dumps(other, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines_of(other)))
+    elif as_json:
         typer.echo(orjson.dumps(explained(found), option=orjson.OPT_INDENT_2))
     else:
         console = Console(highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from agents.errors import ConfigError
 from streams.cli import FOLDER, USAGE, Broker, Dir, Found, Json, PolicyFile, finish, located, read_policy
 from streams.settings import Settings
 
@@ -84,32 +85,40 @@ def demo(
     finish(run_demo(DemoOptions(folder, file or _DEMO, policy or DEFAULT_POLICY, json)))
 
 
-def explain(
+def explain(  # noqa: PLR0913 - the options of a command
     request_id: Annotated[str, typer.Argument(help="The request's id, 32 hex digits.")],
     log: Annotated[
         Path | None, typer.Option("--log", help="A kept log; default: the running topics.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Tell what this policy would have done with the same signals.")
     ] = None,
     broker: Broker = None,
     folder: Dir = FOLDER,
     json: Json = False,
 ) -> None:
-    """Tell why a request went where it went: signals, rules, candidates, attempts, timing."""
+    """Tell why a request went where it went: signals, rules, candidates, attempts, timing.
+
+    With --policy: what that policy would have decided, and the smallest change of signals that flips it.
+    """
     from replay.cli import explain_view  # noqa: PLC0415 - only needed when a command runs
     from schemas.logdir import LogDir, LogDirError  # noqa: PLC0415 - as above
 
-    if log is not None:
-        try:
-            code = explain_view(LogDir(log), request_id, as_json=json)
-        except LogDirError as error:
-            typer.echo(f"signalbox: {error}", err=True)
-            code = USAGE
-        raise typer.Exit(code)
+    try:
+        under = None if policy is None else read_policy(policy)
+        view = None if log is None else LogDir(log)
+    except (ConfigError, LogDirError) as error:
+        typer.echo(f"explain: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+    if view is not None:
+        raise typer.Exit(explain_view(view, request_id, as_json=json, under=under))
 
     async def work() -> int:
         from streams.cli import connected, located  # noqa: PLC0415 - as above
         from streams.view import Snapshot  # noqa: PLC0415 - as above
 
         async with connected(located(broker_of, broker, folder)) as world:
-            return explain_view(await Snapshot.take(world.log, world.policies), request_id, as_json=json)
+            snapshot = await Snapshot.take(world.log, world.policies)
+            return explain_view(snapshot, request_id, as_json=json, under=under)
 
     finish(work())
