@@ -31,17 +31,8 @@ Rows = Annotated[int, typer.Option(min=1, help="Rows of the columnar batch.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def register(app: typer.Typer, environment: Environment) -> None:
-    """Add the command to the group ``bench`` of *app*, which is made if it is not there.
-
-    Configurations may refer to *environment*.
-    """
-    known = [found.typer_instance for found in app.registered_groups if found.name == "bench"]
-    group = known[0] if known and known[0] is not None else None
-    if group is None:
-        group = typer.Typer(no_args_is_help=True)
-        group.callback()(lambda: None)
-        app.add_typer(group, name="bench", help="What things cost on this machine, in CPU time.")
+def register(group: typer.Typer, environment: Environment) -> None:
+    """Add the command to the group ``bench``; configurations may refer to *environment*."""
 
     @group.command("policy", help=_HELP)
     def command(

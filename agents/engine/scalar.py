@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import inf
 from typing import cast
 
@@ -68,10 +69,10 @@ class Evaluator:
             matched, confidence, value, status = only.matched, only.confidence, only.value, only.status
         else:
             key = tuple(names for o in observed for names in (o.type, o.name, o.label))
-            matched = tuple(m for o in observed for m in o.matched)
-            confidence = tuple(c for o in observed for c in o.confidence)
-            value = tuple(v for o in observed for v in o.value)
-            status = tuple(s for o in observed for s in o.status)
+            matched = tuple(chain.from_iterable([o.matched for o in observed]))
+            confidence = tuple(chain.from_iterable([o.confidence for o in observed]))
+            value = tuple(chain.from_iterable([o.value for o in observed]))
+            status = tuple(chain.from_iterable([o.status for o in observed]))
         layout = self._layouts.get(key) or self._layout(key, observed)
         flags = layout.pick((*matched, False))
         numbers, values = layout.pick((*confidence, NAN)), layout.pick((*value, NAN))
