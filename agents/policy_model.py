@@ -94,8 +94,11 @@ class Decision(Part):
 
 
 def _selector_of(kind: str, algorithm: Mapping[str, Any]) -> SelectorConfig:
+    given = algorithm.get(kind) or {}
+    if kind == "static":  # in the original it has no settings, so whatever is there is an unknown key
+        given = {key: given[key] for key in selector[kind].model_fields if key != "type" and key in given}
     try:
-        return selector[kind].model_validate(algorithm.get(kind) or {})
+        return selector[kind].model_validate(given)
     except ValidationError as error:
         raise ValueError("; ".join(f"{kind}.{line}" for line in errors_of(error))) from None
 

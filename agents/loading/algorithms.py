@@ -44,12 +44,12 @@ def of_algorithm(decision: Decision) -> Iterator[Complaint]:
     minimum = algorithm.get("minimum_candidates")
     if isinstance(minimum, int) and minimum < 0:
         yield Complaint(("algorithm", "minimum_candidates"), "at least one candidate is needed")
-    blocks = [key for key, value in algorithm.items() if key in WITH_BLOCK | {"static"} and value]
+    for key in sorted(WITH_BLOCK & set(algorithm)):
+        if not isinstance(algorithm[key], dict | None):
+            yield Complaint(("algorithm", key), "a mapping is needed here")
     given = [key for key in algorithm if key in WITH_BLOCK and isinstance(algorithm[key], dict)]
     if len(given) > 1 or (given and given[0] != text):
         yield Complaint(here, f"the settings of {text} cannot stand beside those of {', '.join(given)}")
-    elif text == "static" and "static" in blocks and "salt" not in algorithm["static"]:
-        yield Complaint(here, "static has no settings")
     elif text in WITH_BLOCK:
         yield from _settings(text, algorithm, decision.modelRefs)
 
