@@ -7,7 +7,6 @@ together and a restarted worker takes its own partitions back without a rebalanc
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from streams.kafka import KafkaLog, KafkaSettings
 
 _MAX_POLL = 500
-_LIFE = "@"
+_UUID = 36
 ISOLATION = "read_committed"
 """We write no transactions, but users' producers may: what they aborted must not be admitted."""
 
@@ -54,16 +53,14 @@ class KafkaConsumer:
         self._settings = settings
         self._group = group
         self._instance = instance
-        # Tells this process from another one that goes by the same instance name.
-        self._name = f"{instance}{_LIFE}{secrets.token_hex(4)}"
         self._fenced: Fenced | None = None
-        self._known = False
+        self._member = ""
         self._reached: Mapping[TP, int] = {}
         self._topics = [full_name(settings.prefix, topic) for topic in topics]
         self._taken_over = asyncio.Event()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
-            client_id=self._name,
+            client_id=instance,
             group_id=group,
             group_instance_id=instance,
             enable_auto_commit=False,
@@ -92,6 +89,7 @@ class KafkaConsumer:
 
     def take_over(self) -> None:
         """Note that the listener has taken the new assignment over."""
+        self._member = self._consumer._coordinator.member_id  # noqa: SLF001
         self._taken_over.set()
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
@@ -140,8 +138,7 @@ class KafkaConsumer:
 
         The client would take the name back, and the two would throw each other out in turn.
         """
-        forgotten = self._known and not self._consumer._coordinator.member_id  # noqa: SLF001
-        self._known = True
+        forgotten = self._member and not self._consumer._coordinator.member_id  # noqa: SLF001
         if forgotten and self._fenced is None and await self._succeeded():
             self._fenced = fenced(self._instance)
             self._taken_over.set()
@@ -156,8 +153,9 @@ class KafkaConsumer:
             return False
         finally:
             await admin.close()
-        names = {member[1] for group in found.groups for member in group[5]}
-        return any(n != self._name and n.rpartition(_LIFE)[0] == self._instance for n in names)
+        # The broker names a static member after its instance, and anew for each process that takes its place.
+        ids = {member[0] for group in found.groups for member in group[5]}
+        return any(i != self._member and i[:-_UUID] == f"{self._instance}-" for i in ids)
 
     @property
     def is_fenced(self) -> bool:

@@ -85,6 +85,8 @@ class MapRunner:
             task.add_done_callback(self._finished)
             if suspect and self._group is not None:
                 await asyncio.wait([task])
+                if task.cancelled() or task.exception() is not None:
+                    return  # the worker ends: what runs alone stays on record
                 self._group.done(tp)
 
     async def _alone(self, tp: TP, offset: int) -> int:

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaProducer
 
 from infra.local.kafka import Kafka, KafkaOptions
 from streams.app import load_registries
 from streams.kafka import KafkaLog, KafkaSettings
-from streams.log import Consumer
+from streams.log import TP, Consumer
 from streams.topics_admin import create_topics
+from tests.suites.delivery_suite import DeliverySuite
 from tests.suites.log_suite import PARTITIONS, A, Bench, LogSuite, shares, until
 
 pytestmark = [
@@ -28,6 +30,21 @@ class KafkaBench(Bench):
     async def crash(self, consumer: Consumer) -> None:
         """Stop: a static member does not tell its group, just as a killed one does not."""
         await consumer.stop()
+
+    async def gap(self, place: TP, count: int) -> None:
+        """Abort a transaction: its records and its marker keep their offsets, and nobody may read them."""
+        assert isinstance(self.log, KafkaLog)
+        native = self.log.native(place)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.log._settings.bootstrap,
+            transactional_id=f"{self.log.prefix}-{next(_PREFIXES)}",
+        )
+        await producer.start()
+        await producer.begin_transaction()
+        for _ in range(count):
+            await producer.send(native.topic, b"aborted", partition=native.partition)
+        await producer.abort_transaction()
+        await producer.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -79,3 +96,7 @@ class TestKafkaLog(LogSuite):
         await until(lambda: shares([second]) == [[0, 1, 2, 3]])
         await until(lambda: second.offsets((A, 0)) == [0, 1, 2, 3])
         await second.stop()
+
+
+class TestKafkaDelivery(DeliverySuite):
+    """The suite on a real broker."""

@@ -35,6 +35,10 @@ class Bench(ABC):
     async def crash(self, consumer: Consumer) -> None:
         """Make *consumer* die without a word to its group."""
 
+    @abstractmethod
+    async def gap(self, place: TP, count: int) -> None:
+        """Use up at least *count* offsets of *place* without a record that anybody may see."""
+
     def member(self, group: str, instance: str, topics: Sequence[str] = (A, B)) -> Member:
         """Return a member of *group* that reads as the host does."""
         member = Member(self, self.log.consumer(f"{self.log.prefix}.{group}", topics, instance))
