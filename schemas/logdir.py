@@ -19,6 +19,7 @@ from typing import Any, Self, cast
 
 import fastavro
 import fastavro.write
+from fastavro.schema import parse_schema, to_parsing_canonical_form
 
 from schemas.claims import FOLDER as CLAIMS
 from schemas.codec import SchemaEntry, committed
@@ -237,6 +238,7 @@ class LogDir:
             raise LogDirError(message)
 
 
+_ENVELOPE = to_parsing_canonical_form(parse_schema(ENVELOPE_SCHEMA))
 _AGAIN = "copy the log again, or keep it again with --keep-log"
 
 
@@ -256,8 +258,8 @@ def _rows(path: Path) -> Iterator[tuple[Any, tuple[tuple[str, bytes], ...]]]:
 
 
 def _refuse_other_records(path: Path, schema: Any) -> None:
-    names = {field["name"] for field in schema.get("fields", ())} if isinstance(schema, dict) else set()
-    if not {field["name"] for field in ENVELOPE_SCHEMA["fields"]} <= names:
+    """Refuse records of another shape; damage may have renamed a field."""
+    if to_parsing_canonical_form(parse_schema(schema)) != _ENVELOPE:
         message = f"{path}: an Avro file, but not one of envelopes; {_AGAIN}"
         raise LogDirError(message)
 
