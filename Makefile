@@ -13,6 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml .ci/install | sha256sum | cut -c 1-16)
 
 ROUNDS ?= 20
+WORLDS ?= 2000
 SEED ?= 1
 OUT ?= out/kill
 BROKER ?=
@@ -20,7 +21,8 @@ SABOTAGE ?=
 OUTAGE ?=
 ARGS ?=
 
-.PHONY: help setup triton demo test check unit lint format types imports kill sabotages bench slow agree lock clean
+.PHONY: help setup triton demo test check unit lint format types imports
+.PHONY: kill sabotages bench slow agree calibration lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -84,6 +86,10 @@ slow: setup triton ## 50,000 lines through a classifier of 200 texts/s: no signa
 
 agree: setup ## compare 100,000 random policies and signals between both evaluators and a reference
 	@$(BIN)/python -m tests.agents.engine.test_agreement $(if $(ARGS),$(ARGS),20000 5 0)
+
+calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/calibration [SABOTAGE=]
+	@OMP_NUM_THREADS=1 $(BIN)/python -m replay.calibration --worlds '$(WORLDS)' \
+		--out '$(if $(filter out/kill,$(OUT)),out/calibration,$(OUT))' $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
 
 lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

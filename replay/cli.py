@@ -9,6 +9,7 @@ import orjson
 import typer
 from rich.console import Console
 
+import replay.evaluate_cli
 from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
 from agents.policy import Policy
 from replay.decide import Report, decide_again
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the ``replay`` commands to *app*."""
     commands = typer.Typer(no_args_is_help=True)
     commands.command("decide")(_decide)
+    replay.evaluate_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
 
 

@@ -1,0 +1,147 @@
+"""The value of a target policy from logged choices: every estimator side by side, and one verdict.
+
+The paired difference to the logging policy is what the verdict is on; the default method is doubly robust
+with cross-fitting and a cluster-robust t interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from replay.bandit import BanditLog, Floats
+from replay.diagnostics import Diagnostics, diagnose
+from replay.estimators import Model, estimator
+from replay.intervals import METHODS, Clustered, Interval
+from replay.reward_model import Kind, cross_fitted
+from replay.verdict import Verdict, verdict
+
+DEFAULT = "dr"
+ALL_ROWS = "value over all rows"
+OBSERVED_ROWS = "value over rows with observed feedback (observation probability unknown)"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How to evaluate: the interval's name and level, the reward model, its folds and their seed.
+
+    `detect` is the smallest difference that matters, in units of the reward.
+    """
+
+    interval: str = "clustered_t"
+    level: float = 0.95
+    model: Kind = "ridge"
+    folds: int = 5
+    seed: int = 0
+    detect: float = 0.01
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Values, differences to the logging policy, diagnostics, and the verdict on the default method's."""
+
+    estimand: str
+    diagnostics: Diagnostics
+    values: Mapping[str, Interval]
+    differences: Mapping[str, Interval]
+    verdict: Verdict
+    logging_value: Interval
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        return self.verdict.sentence(self.differences[DEFAULT], "the mean reward")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the evaluation as `replay evaluate --json` prints it; numbers that do not exist are None."""
+        found = self.diagnostics
+        return {
+            "n": found.n,
+            "ess": _number(found.ess),
+            "max_weight": _number(found.max_weight),
+            "unsupported_share": found.unsupported_share,
+            "missing_share": found.missing_share,
+            "estimators": {name: _interval(i) for name, i in self.values.items()},
+            "difference": {name: _interval(i) for name, i in self.differences.items()},
+            "verdict": self.verdict.word,
+            "needs": asdict(self.verdict.needs),
+            "refusals": list(self.verdict.refusals),
+            "sentence": self.sentence,
+            "estimand": self.estimand,
+            "method": DEFAULT,
+            "logging_value": _interval(self.logging_value),
+            "clusters": found.clusters,
+            "ess_observed": _number(found.ess_observed),
+            "carrying_rows": _number(found.carrying),
+            "mean_weight": _number(found.mean_weight),
+            "changed_share": found.changed_share,
+        }
+
+
+def evaluate(
+    log: BanditLog, method: Method, *, model: Model | None = None, observation_known: bool = True
+) -> Evaluation:
+    """Return the evaluation of *log*; *model* replaces the cross-fitted one.
+
+    Without known observation probabilities only rows with a reward are looked at, and the estimand says so.
+    Raises ValueError where nothing is left to look at.
+    """
+    partly = not observation_known and not bool(log.observed.all())
+    found = diagnose(log)
+    kept = log.rows(log.observed) if partly else log
+    if model is not None and partly:
+        model = Model(model.predicted[log.observed])
+    usable = kept.supported()
+    if model is not None and usable.n != kept.n:
+        mass = kept.unsupported
+        assert mass is not None  # noqa: S101 - rows were left out because of it
+        model = Model(model.predicted[1.0 - mass > 1e-9])  # noqa: PLR2004 - as in `BanditLog.supported`
+    if usable.n == 0 or not usable.observed.any():
+        raise ValueError("no row has both a reward and a choice that the logging policy could have made")
+    if model is None:
+        model = cross_fitted(usable, method.model, folds=method.folds, seed=method.seed)
+    values, differences = _intervals(usable, model, method, found.carrying)
+    return Evaluation(
+        estimand=OBSERVED_ROWS if partly else ALL_ROWS,
+        diagnostics=found,
+        values=values,
+        differences=differences,
+        verdict=verdict(differences[DEFAULT], found, method.detect, method.level),
+        logging_value=_of(model.of_taken(usable) + _residual(usable, model), usable, method, np.inf),
+    )
+
+
+def _residual(log: BanditLog, model: Model) -> Floats:
+    return log.inverse_observation * (log.filled - model.of_taken(log))
+
+
+def _intervals(
+    log: BanditLog, model: Model, method: Method, carrying: float
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    values: dict[str, Interval] = {}
+    differences: dict[str, Interval] = {}
+    for name, config in estimator:
+        try:
+            terms = config().terms(log, model)
+        except ZeroDivisionError:
+            values[name] = differences[name] = Interval(math.nan, math.nan, math.nan)
+            continue
+        values[name] = _of(terms.value, log, method, carrying)
+        differences[name] = _of(terms.difference, log, method, carrying)
+    return values, differences
+
+
+def _of(terms: Floats, log: BanditLog, method: Method, carrying: float) -> Interval:
+    return METHODS[method.interval](Clustered.of(terms, log.cluster, carrying), method.level)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    return {key: _number(value) for key, value in asdict(interval).items()}

@@ -1,0 +1,78 @@
+"""From an interval to a verdict in words, or to what a verdict would take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from replay.diagnostics import LEAST_CARRYING, LEAST_ESS, Diagnostics
+from replay.intervals import Interval
+
+Word = Literal["better", "worse", "not_enough_evidence"]
+PAIR_SPREAD = 0.6
+"""Standard deviation of a judged pair scored 1 (win), 0 (tie) or -1 (loss), by which pairs are planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What would be enough: further `rows` of this traffic, or `pairs` of answers judged side by side."""
+
+    rows: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on the target policy, why it was refused (if it was), and what it would take."""
+
+    word: Word
+    refusals: tuple[str, ...]
+    needs: Needs
+
+    def sentence(self, difference: Interval, what: str) -> str:
+        """Return the verdict in words, about *what* (such as: the mean reward)."""
+        found = f"{what} changes by {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}]"
+        if self.word != "not_enough_evidence":
+            return f"The target policy is {self.word}: {found}."
+        reason = "; ".join(self.refusals) or f"{found}, which could be nothing"
+        return (
+            f"Not enough evidence: {reason}. It needs about {self.needs.rows:,} more rows of such traffic, "
+            f"or {self.needs.pairs:,} judged pairs."
+        )
+
+
+def verdict(difference: Interval, found: Diagnostics, detect: float, level: float = 0.95) -> Verdict:
+    """Return the verdict on *difference*, the target's mean minus the logging policy's.
+
+    *detect* is the smallest difference that matters, in units of the reward; what is needed is reckoned for
+    it, or for the difference at hand where that is larger.
+    """
+    refusals = found.refusals
+    needs = Needs(_rows(difference, found, detect), _pairs(difference, found, detect, level))
+    if not refusals and difference.low > 0.0:
+        return Verdict("better", (), Needs(0, 0))
+    if not refusals and difference.high < 0.0:
+        return Verdict("worse", (), Needs(0, 0))
+    return Verdict("not_enough_evidence", refusals, needs)
+
+
+def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
+    """Return further rows until the half-width is what is to be detected, and the sample size is enough.
+
+    Half-widths shrink with the root of n. A ratio of sample sizes is also asked of a refused effective size.
+    """
+    aim = max(abs(difference.value), detect)
+    ratio = (difference.half / aim) ** 2 if math.isfinite(difference.half) else 1.0
+    for have, least in ((min(found.ess, found.ess_observed), LEAST_ESS), (found.carrying, LEAST_CARRYING)):
+        ratio = max(ratio, least / have if have > 0.0 else 1.0)
+    return max(math.ceil(found.n * (ratio - 1.0)), 1)
+
+
+def _pairs(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:
+    """Return judged pairs, drawn from changed requests only: (z d sd / h)^2 for half-width h."""
+    quantile = float(stats.norm.ppf(0.5 + level / 2.0))
+    aim = max(abs(difference.value), detect)
+    return max(math.ceil((quantile * found.changed_share * PAIR_SPREAD / aim) ** 2), 1)

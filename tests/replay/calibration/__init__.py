@@ -1,0 +1,1 @@
+"""Tests of the calibration harness: it must be able to fail."""

@@ -1,0 +1,1 @@
+"""Tests of the estimators, against properties, known worlds and independent libraries."""
