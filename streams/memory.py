@@ -7,15 +7,17 @@ is a crash: the member is gone and nothing is committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agents.errors import Unavailable
 from schemas.envelope import Envelope
 from streams.log import TP, Commit, Listener, Placed, fenced
+from streams.spill import Records, Spill
 
 _MAX_POLL = 500
+_MAX_READ = 2000
 
 
 @dataclass(slots=True)
@@ -25,15 +27,24 @@ class _Group:
 
 
 class MemoryLog:
-    """A log of one process; *clock* gives ms since the epoch and stamps each record on arrival."""
+    """A log of one process; *clock* gives ms since the epoch and stamps each record on arrival.
+
+    With a *spill* only the newest records of each partition stay in memory.
+    """
 
     def __init__(
-        self, topics: Mapping[str, int], clock: Callable[[], int], *, prefix: str = "signalbox"
+        self,
+        topics: Mapping[str, int],
+        clock: Callable[[], int],
+        *,
+        prefix: str = "signalbox",
+        spill: Spill | None = None,
     ) -> None:
         self.prefix = prefix
         self._clock = clock
-        self._records: dict[TP, list[Envelope | None]] = {
-            (t, p): [] for t, n in topics.items() for p in range(n)
+        self._spill = spill
+        self._records: dict[TP, Records] = {
+            (t, p): Records(spill) for t, n in topics.items() for p in range(n)
         }
         self._counts = dict(topics)
         self._groups: dict[str, _Group] = {}
@@ -61,7 +72,7 @@ class MemoryLog:
         """Create *topic*."""
         self._counts[topic] = partitions
         for p in range(partitions):
-            self._records.setdefault((topic, p), [])
+            self._records.setdefault((topic, p), Records(self._spill))
 
     async def send(
         self,
@@ -96,7 +107,8 @@ class MemoryLog:
 
     def skip(self, place: TP, count: int) -> None:
         """Use up *count* offsets without a record, as compaction and transactions do on a broker."""
-        self._records[place].extend([None] * count)
+        for _ in range(count):
+            self._records[place].append(None)
         self._wake()
 
     def consumer(self, group: str, topics: Sequence[str], instance: str) -> MemoryConsumer:
@@ -117,22 +129,29 @@ class MemoryLog:
         while True:
             before = self._arrived
             for tp, offset in position.items():
-                records, position[tp] = self.slice(tp, offset, len(self._records[tp]))
-                for envelope in records:
+                end = len(self._records[tp])
+                for envelope in self._between(tp, offset, end):
                     yield envelope
+                position[tp] = end  # what was appended meanwhile is of the next round
             if not follow:
                 return
             if all(len(self._records[tp]) == offset for tp, offset in position.items()):
                 await before.wait()
 
+    def _between(self, tp: TP, start: int, end: int) -> Iterator[Envelope]:
+        """Iterate over the records of *tp* at offsets *start* to *end*, a piece at a time."""
+        while start < end:
+            records, start = self.slice(tp, start, min(_MAX_READ, end - start))
+            yield from records
+
     def envelopes(self, topic: str) -> list[Envelope]:
         """Return every record of *topic*, partition by partition."""
         places = [(topic, p) for p in range(self._counts.get(topic, 0))]
-        return [e for place in places for e in self._records[place] if e is not None]
+        return [e for place in places for e in self._records[place].part(0, len(self._records[place])) if e]
 
     def slice(self, tp: TP, start: int, limit: int) -> tuple[list[Envelope], int]:
         """Return the records of *tp* at up to *limit* offsets from *start*, and the offset behind them."""
-        found = self._records[tp][start : start + limit]
+        found = self._records[tp].part(start, start + limit)
         return [e for e in found if e is not None], start + len(found)
 
     async def wait(self, timeout_s: float) -> None:

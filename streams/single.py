@@ -21,6 +21,7 @@ from streams.host import Fleet, Host
 from streams.memory import MemoryLog
 from streams.policies import publish
 from streams.runners import World
+from streams.spill import Spill
 from streams.telemetry import Telemetry
 
 
@@ -40,7 +41,8 @@ async def single_process(  # noqa: PLR0913 - all but three have defaults
     telemetry = Telemetry(clock, "run", quiet=True)
     if failed is not None:
         telemetry.failed = failed
-    log = MemoryLog(topic_counts(policy.provider_names, partitions), lambda: clock() // 1000)
+    counts = topic_counts(policy.provider_names, partitions)
+    log = MemoryLog(counts, lambda: clock() // 1000, spill=Spill())
     world = make_world(log, telemetry, "run", claims)
     await publish(world.outbox, policy, "run", world.now(), activate=True)
     await world.policies.start()

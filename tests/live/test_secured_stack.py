@@ -101,6 +101,8 @@ async def test_a_batch_goes_through_a_secured_broker_and_no_secret_shows(tmp_pat
             code, report = await shell.call("claims", "gc", "--dry-run")
             assert (code, report["stored"], report["young"]) == (0, 1, 1), shell.said
             assert (await shell.call("status"))[0] == 0
+            code, report = await shell.call("doctor", "--policy", POLICY)
+            assert (code, report["healthy"]) == (0, True), shell.said
             processes = shown()
         finally:
             await shell.call("down")
