@@ -207,11 +207,8 @@ async def _close(world: World, submission: Submission, known: int) -> None:
 
 
 async def wait(world: World, submission: Submission, progress: Callable[[int], None] | None = None) -> None:
-    """Wait until every accepted line has ended, and fetch the answers that are kept elsewhere."""
+    """Wait until every accepted line has ended."""
     await follow(world.log, world.codec, submission.view, submission.wanted, progress)
-    for outcome in submission.view.outcomes.values():
-        if outcome.result is not None:
-            outcome.result = await _answered(world, outcome.result)
 
 
 async def _answered(world: World, result: Result) -> Result:
@@ -228,14 +225,21 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"cannot write {out}: give a file in a folder that exists and is writable")
 
 
-def write_results(submission: Submission, out: Path) -> Mapping[str, int]:
-    """Write one line for each non-blank input line, in its order; return counts by outcome."""
+async def write_results(world: World, submission: Submission, out: Path) -> Mapping[str, int]:
+    """Write one line for each non-blank input line, in its order; return counts by outcome.
+
+    Answers that are kept elsewhere are fetched one at a time.
+    """
     totals = {"lines": 0, "ok": 0, "failed": 0}
     temporary = out.with_name(out.name + ".part")
     try:
+        # Lines are short, and a thread for each would cost more than it frees.
         with temporary.open("wb") as file:
             for entry in submission.entries:
-                row = output_line(entry, submission.view.outcomes.get(entry.request_id or b""))
+                outcome = submission.view.outcomes.get(entry.request_id or b"")
+                if outcome is not None and outcome.result is not None:
+                    outcome = replace(outcome, result=await _answered(world, outcome.result))
+                row = output_line(entry, outcome)
                 file.write(orjson.dumps(row) + b"\n")
                 totals["lines"] += 1
                 totals["ok" if row["error"] is None else "failed"] += 1

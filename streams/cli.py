@@ -151,7 +151,7 @@ async def submit_file(
         code = OK if report["refused"] == 0 else NO
         if target.out is not None:
             await waited(world, submission)
-            totals = write_results(submission, target.out)
+            totals = await write_results(world, submission, target.out)
             report.update(ok=totals["ok"], failed=totals["failed"], out=str(target.out))
             code = OK if totals["failed"] == 0 else NO
         if target.keep_log is not None:

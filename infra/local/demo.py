@@ -105,7 +105,7 @@ async def _route(options: DemoOptions, policy: Policy, folder: DemoFolder, say: 
             submission = await submit(world, options.file, policy, BatchOptions(new_run=True))
             await _watched(world, submission, say, folder)
             clock.lap("route")
-            totals = write_results(submission, folder.results)
+            totals = await write_results(world, submission, folder.results)
             records = await keep_log(world.log, world.policies, folder.log)
         clock.lap("keep")
         found = Found(submission, totals, records, seconds=clock.laps)

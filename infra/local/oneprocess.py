@@ -66,7 +66,7 @@ async def run_file(policy: Policy, options: RunOptions) -> int:
             await broken
         broken.cancel()
         await waiting
-        totals = write_results(submission, options.out)
+        totals = await write_results(world, submission, options.out)
         report: dict[str, Any] = {
             "run": submission.view.opened.run,
             **totals,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from io import BytesIO
+from itertools import product
 from typing import Any
 
 import fastavro
@@ -46,6 +47,11 @@ def read(data: bytes, writer: dict[str, Any], reader: dict[str, Any]) -> dict[st
     return dict(found)
 
 
+def later(schema: dict[str, Any]) -> dict[str, str]:
+    """Return the fields of *schema* that today's does not have, with their defaults."""
+    return {f["name"]: f["default"] for f in schema["fields"] if f["name"].startswith("later_")}
+
+
 def plain() -> dict[str, Any]:
     """Return the sample as plain values."""
     return read(Codec().encode(RECORD)[5:], current()[NAME], current()[NAME])
@@ -56,24 +62,19 @@ def test_scar_26_every_version_reads_every_other() -> None:
     found = versions()
     history = {NAME: {f"{n:04d}.avsc": schema for n, schema in enumerate(found)}}
     assert findings({NAME: found[-1]}, history) == []
-    for writer in found:
-        values = plain() | {f["name"]: "set" for f in writer["fields"] if f["name"].startswith("later_")}
-        data = written(writer, values)
-        for reader in found:
-            seen = read(data, writer, reader)
-            assert {name: seen[name] for name in plain()} == plain()
-            for field in reader["fields"]:
-                if field["name"].startswith("later_"):
-                    known = any(f["name"] == field["name"] for f in writer["fields"])
-                    assert seen[field["name"]] == ("set" if known else field["default"])
+    for writer, reader in product(found, found):
+        seen = read(written(writer, plain() | dict.fromkeys(later(writer), "set")), writer, reader)
+        assert {name: seen[name] for name in plain()} == plain()
+        assert {name: seen[name] for name in later(reader)} == {
+            name: "set" if name in later(writer) else default for name, default in later(reader).items()
+        }
 
 
 def test_scar_26_our_codec_reads_a_later_producer_by_its_schema() -> None:
     """A log of a newer version, whose schemas travel with it, gives records of this version."""
     latest = versions()[-1]
     entry = SchemaEntry(900, NAME, "", json.dumps(latest))
-    values = plain() | {f["name"]: "set" for f in latest["fields"] if f["name"].startswith("later_")}
-    wire = b"\x00" + (900).to_bytes(4, "big") + written(latest, values)
+    wire = b"\x00" + (900).to_bytes(4, "big") + written(latest, plain() | dict.fromkeys(later(latest), "set"))
     codec = Codec([entry])
 
     assert codec.decode(wire) == RECORD

@@ -89,5 +89,5 @@ async def routed(
     submission = await submit(world, file, policy(), options or BatchOptions())
     await wait(world, submission)
     out = file.with_suffix(".out")
-    write_results(submission, out)
+    await write_results(world, submission, out)
     return submission, [json.loads(row) for row in out.read_bytes().splitlines()]
