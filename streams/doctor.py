@@ -129,9 +129,10 @@ async def groups(patient: Patient) -> AsyncIterator[Finding]:
     names = [f"{settings.prefix}.{role}" for role in roles]
     states: dict[str, tuple[str, int]] = {}
     async with administering(settings.kafka, "read the consumer groups") as admin:
-        for answer in await admin.describe_consumer_groups(names):
-            for row in answer.groups:
-                states[row[1]] = (row[2], len(row[5]))
+        for name in names:
+            # One at a time: the library cannot read an answer about several.
+            (answer,) = await admin.describe_consumer_groups([name])
+            states |= {row[1]: (row[2], len(row[5])) for row in answer.groups}
     idle = [role for role, name in zip(roles, names, strict=True) if states.get(name, ("Dead", 0))[1] == 0]
     for role in idle:
         yield Finding("groups", "note", f"no worker serves {role}", f"signalbox worker {role}")
