@@ -214,7 +214,9 @@ async def scar_15_broker_outage(play: Scene) -> None:
     broker = play.stack.broker.process.identity
     spec = next(w.spec for w in play.stack.workers if w.spec.role == "dispatch")
     env = {**spec.env, "SIGNALBOX_OUTAGE_S": "5", "SIGNALBOX_STUCK_S": "60"}
-    hasty = await play.stack.spawn_worker(dataclasses.replace(spec, instance=7, env=env), restart=False)
+    argv = (*spec.argv[: spec.argv.index("--instance")], "--instance", "hasty")
+    hasty_spec = dataclasses.replace(spec, instance=7, argv=argv, env=env)
+    hasty = await play.stack.spawn_worker(hasty_spec, restart=False)
     await hasty.ready()
     await play.ask(20)
     play.heard.clear()
