@@ -25,6 +25,7 @@ from streams.reachability import why_unreachable
 
 _MAX_READ = 2000
 _READ_POLL_MS = 200
+_FOLLOW_POLL_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +186,16 @@ class KafkaLog:
             return
         async with self._reader(start if follow else {tp: start[tp] for tp in left}) as reader:
             while follow or left:
-                for envelope in await self._fetched(reader):
+                for envelope in await self._fetched(reader, _FOLLOW_POLL_MS if follow else _READ_POLL_MS):
                     if follow or envelope.offset < ends[envelope.topic, envelope.partition]:
                         yield envelope
                 for tp in list(left):
                     if await reader.position(self.native(tp)) >= ends[tp]:
                         left.discard(tp)
 
-    async def _fetched(self, reader: AIOKafkaConsumer) -> list[Envelope]:
-        found = await reader.getmany(timeout_ms=_READ_POLL_MS, max_records=_MAX_READ)
+    async def _fetched(self, reader: AIOKafkaConsumer, wait_ms: int) -> list[Envelope]:
+        """Return what comes within *wait_ms*, as soon as anything does: idle followers wake seldom."""
+        found = await reader.getmany(timeout_ms=wait_ms, max_records=_MAX_READ)
         return [envelope_of(self.logical(tp), record) for tp, records in found.items() for record in records]
 
     @asynccontextmanager

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from agents.errors import ConfigError, Unavailable
+from agents.errors import ConfigError, Fenced, Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
@@ -109,6 +109,8 @@ class Worker:
         self._monitor.start()
         try:
             await self._run(port_file)
+        except Fenced as error:  # while it joined; afterwards its host tells
+            self._telemetry.fatal(self._role, error)
         finally:
             self._monitor.stop()
         if isinstance(self.failed, Stuck):
