@@ -234,7 +234,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
         _replace(Outbox, "send_dead_letter", _Outboxes.late),
         (("admission", ""), ("signals.heuristics", ""), ("dispatch", "")),
         frozenset({"poison_lost"}),
-        poison_every=23,
+        poison_every=7,
     ),
     "first_in_log_ignored": Sabotage(
         "dispatch acts on every Decision of a request",
@@ -259,7 +259,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
         _replace(Outbox, "send_dead_letter", _Outboxes.dropped),
         (("admission", ""),),
         frozenset({"poison_lost"}),
-        poison_every=23,
+        poison_every=7,
     ),
 }
 
