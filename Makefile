@@ -22,7 +22,7 @@ OUTAGE ?=
 ARGS ?=
 
 .PHONY: help setup triton demo test check unit lint format types imports
-.PHONY: kill sabotages bench slow agree calibration lock clean
+.PHONY: kill sabotages fuzz bench slow agree calibration lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -77,6 +77,10 @@ kill: setup triton ## kill workers at aimed moments: ROUNDS=20 SEED=1 OUT=out/ki
 
 sabotages: setup ## the faults that SABOTAGE= can plant, one a line
 	@$(BIN)/python -m tests.live.kill_sabotage
+
+fuzz: setup ## a million spoiled records in memory, 20,000 on each topic of a broker: docs/results/fuzz.md
+	@$(BIN)/python -m infra.local.kafka_jars >/dev/null
+	@$(BIN)/python -m tests.fuzz.fuzz --write docs/results/fuzz.md $(ARGS)
 
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)
