@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TESTS = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 SCARS = (1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14, 15, 16, 17, 26)
-PENDING = frozenset(SCARS) - {1}
+PENDING = frozenset(SCARS) - {1, 2, 3, 4, 5}
 """Scenarios that need no test by name yet; one is taken out when its test is there."""
 
 

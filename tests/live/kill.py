@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from agents.errors import RouterError
 from infra.local.errors import StackError
 from schemas.logdir import LogDirError
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         told = asyncio.run(_runner(given.broker)(options))
         verdict = judge(read(given.out))
-    except (StackError, RouterError, LogDirError, TimeoutError) as error:
+    except (StackError, RouterError, LogDirError, KafkaError, TimeoutError) as error:
         _say(f"the run could not be done: {type(error).__name__}: {error}")
         return _DOWN
     told = {**told, "load_before": before, "load_after": os.getloadavg(), "broker": given.broker}

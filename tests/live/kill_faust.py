@@ -24,6 +24,11 @@ _NEVER_S = 3600.0
 _PARTITIONS = 6
 
 
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """Make no folder for tables: there are none."""
+
+
 class FaustHost(Host):
     """A host whose `ROLE` reads through Faust; other roles are hosted as ever."""
 
@@ -44,7 +49,7 @@ class FaustHost(Host):
             return
         first_life = _first_life()
         settings = self._log._settings
-        app = faust.App(
+        app = _App(
             f"{settings.prefix}.{ROLE}",
             broker=f"kafka://{settings.bootstrap}",
             store="memory://",

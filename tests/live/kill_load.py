@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from agents.admission import Admission, read_line
 from agents.errors import Refused, Unavailable
 from agents.policy import Policy
@@ -136,14 +138,14 @@ class Load:
                 await self._offer(min(self.target - self.open, _AT_ONCE))
                 while self._due:
                     await self._decoy(self._due.pop())
-            except Unavailable:
+            except (Unavailable, KafkaError):
                 await self._reconnect()
             self._watch()
             await asyncio.sleep(_PAUSE_S)
 
     async def burst(self, count: int) -> None:
         """Submit *count* requests more than `target` asks for."""
-        with suppress(Unavailable):
+        with suppress(Unavailable, KafkaError):
             await self._offer(count)
 
     async def _offer(self, count: int) -> None:
@@ -164,9 +166,9 @@ class Load:
 
     async def _reconnect(self) -> None:
         """Begin anew with the log: a producer whose batches expired has no certain sequence any more."""
-        with suppress(Unavailable, TimeoutError, OSError):
+        with suppress(Unavailable, KafkaError, TimeoutError, OSError):
             await asyncio.wait_for(self.world.log.stop(), _GIVE_UP_S)
-        with suppress(Unavailable, TimeoutError, OSError):
+        with suppress(Unavailable, KafkaError, TimeoutError, OSError):
             await asyncio.wait_for(self.world.log.start(), _GIVE_UP_S)
 
     async def _submit(self, number: int) -> tuple[Sent, Awaitable[Placed]]:

@@ -139,7 +139,7 @@ class Looker:
         """Return the phase; `unknown` where the broker does not answer."""
         try:
             return await self._look(worker)
-        except Unavailable:
+        except (Unavailable, KafkaError):
             return "unknown"
 
     async def _look(self, worker: Worker) -> str:

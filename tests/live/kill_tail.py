@@ -8,6 +8,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from agents.errors import Unavailable
 from schemas.completion import Result
 from schemas.envelope import Envelope
@@ -65,7 +67,7 @@ class Tail:
                     self._take(source.removeprefix("/signalbox/"), envelope, record)
                     self._read[envelope.topic, envelope.partition] = envelope.offset + 1
                     self._heard(record)
-            except Unavailable:
+            except (Unavailable, KafkaError):
                 await asyncio.sleep(_AGAIN_S)
 
     async def caught_up(self, ends: Mapping[TP, int]) -> None:
