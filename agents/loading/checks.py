@@ -15,7 +15,7 @@ from agents.signals import SignalConfig
 
 T = TypeVar("T")
 DEFAULT_RECIPE = "default"
-_STRATEGIES = frozenset({"", "priority", "confidence"})
+_STRATEGIES = frozenset({"", "priority", "confidence", "fuzzy"})
 
 
 def repeated(names: Iterable[T]) -> T | None:
@@ -70,7 +70,7 @@ def of_routing(
 ) -> Iterator[Complaint]:
     """Iterate over what is wrong with one routing scope; *catalog* is ``global.model_catalog``."""
     if routing.strategy not in _STRATEGIES:
-        yield Complaint(("strategy",), "the strategy is priority or confidence")
+        yield Complaint(("strategy",), "the strategy is priority, confidence or fuzzy")
     for collection, configs in routing.signals.items():
         yield from _of_collection(collection, configs)
     yield from _of_external(routing, catalog)

@@ -178,3 +178,17 @@ def test_bench_policy_measures_the_shipped_case_and_files(config: Path, tmp_path
 
     assert (shipped["decisions"], given["decisions"]) == (10, 2)
     assert min(found[key] for found in (shipped, given) for key in ("scalar_us", "columnar_per_s")) > 0
+
+
+def test_the_fuzzy_strategy_decides_by_degrees(config: Path, tmp_path: Path) -> None:
+    """A match of low confidence is less than half true, so its negation holds; AND is its least condition."""
+    config.write_text(CONFIG.replace("routing:\n  signals", "routing:\n  strategy: fuzzy\n  signals", 1))
+    sure = {"keyword:urgent": {"matched": True}, "structure:ask": {"matched": True, "confidence": 0.3}}
+    unsure = {**sure, "structure:ask": {"matched": True, "confidence": 0.6}}
+    signals = vectors(tmp_path, {"id": "a", "signals": sure}, {"id": "b", "signals": unsure})
+    first, second = orjson.loads(
+        command("policy", "eval", str(config), "--signals", signals, "--json").stdout
+    )
+
+    assert (first["decision"], first["confidence"], first["strategy"]) == ("quick", 0.7, "fuzzy")
+    assert second["decision"] is None
