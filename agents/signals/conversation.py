@@ -33,7 +33,7 @@ _SOURCES: Mapping[str, Callable[[Shape], int]] = {
     "flow_tool_state": lambda shape: int(shape.last_is_flow_result),
     "image_content": lambda shape: shape.images,
 }
-# The package knows more sources than the original's loader accepts; a flow's state is nowhere to be seen.
+# The package knows more sources than the original's loader accepts.
 _BEYOND = frozenset({"tool_choice_required", "tool_choice_none", "flow_tool_state"})
 _MESSAGE = "message"
 
@@ -94,18 +94,11 @@ class Conversation(Heuristic):
 
     def _count(self, content: Content) -> int:
         source = self.feature.source
-        if source.type in _BEYOND:
-            chosen = content.document.get("tool_choice")
-            named = isinstance(chosen, dict) or chosen == "required"
-            return int(named if source.type == "tool_choice_required" else chosen == "none")
         count = _ROLES[source.role] if source.type == _MESSAGE else _SOURCES[source.type]
         return count(content.shape)
 
     def evaluate(self, content: Content) -> Observation:
         """Return whether the count is as asked; the value is the count, or 1 or 0 for `exists`."""
-        source = self.feature.source
-        if source.type == "flow_tool_state":
-            return self.unobserved("failed", "the state of a flow cannot be observed")
         value = float(self._count(content))
         if self.feature.type == "exists":
             value = 1.0 if value > 0 else 0.0

@@ -1,5 +1,6 @@
 """``signalbox policy probe``: probes become requests, are decided, compared, or skipped with a reason."""
 
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,19 @@ def test_probes_that_cannot_be_read_exit_2(tmp_path: Path) -> None:
     paths = [str(tmp_path / "c.yaml"), str(tmp_path / "bad.yaml")]
 
     assert CliRunner().invoke(signalbox.app, ["policy", "probe", *paths]).exit_code == 2
+
+
+def test_the_field_s_own_probes_pass_where_no_classifier_decides() -> None:
+    """Of the 315 probes of vllm-sr 0.4.0 none fails, and dozens are decided by heuristics alone."""
+    try:
+        package = distribution("vllm-sr")
+    except PackageNotFoundError:
+        pytest.skip("vllm-sr is not installed: it ships the probes, which are not copied here")
+    folder = Path(str(package.locate_file("cli/model_assets/v0.4/mom-v1")))
+    options = [str(folder / "config.yaml"), str(folder / "probes.yaml"), "--only", "heuristic", "--json"]
+    result = CliRunner().invoke(signalbox.app, ["policy", "probe", *options])
+    found = orjson.loads(result.stdout)
+
+    assert (result.exit_code, found["failed"]) == (0, 0)
+    assert found["passed"] >= 60
+    assert found["passed"] + found["skipped"] == 315

@@ -1,0 +1,1 @@
+"""Tests of what signals need of a text."""
