@@ -129,6 +129,20 @@ def test_eval_takes_golden_cases(tmp_path: Path) -> None:
     assert [orjson.loads(line)["decision"] for line in result.stdout.splitlines()] == ["quick"]
 
 
+def test_eval_answers_all_that_the_original_answered() -> None:
+    """The shipped cases go through the command itself, whatever their files leave out besides rules."""
+    folder = Path(__file__).parents[1] / "contracts" / "golden_policy"
+    cases, policies = folder / "decide_cases.jsonl.gz", folder / "decide_policies.jsonl.gz"
+    result = command("policy", "eval", "--cases", str(cases), "--policies", str(policies), "--json")
+    expected = [orjson.loads(line) for line in gzip.decompress(cases.read_bytes()).splitlines()]
+    answers = [orjson.loads(line) for line in result.stdout.splitlines()]
+
+    assert result.exit_code == 0
+    assert [(a["id"], a["decision"]) for a in answers] == [
+        (e["id"], e["expected"]["decision"]) for e in expected
+    ]
+
+
 def test_explain_tells_every_decision_of_a_request(config: Path, tmp_path: Path) -> None:
     """Heuristics are computed; what needs a classifier is unknown."""
     request = tmp_path / "request.json"
