@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,7 +16,14 @@ import orjson
 from agents.errors import Refused
 from agents.policy import Policy
 from agents.refusal import identity_refusal, metadata_refusal
-from schemas.identity import body_digest, custom_request_id, inbox_request_id, line_request_id
+from schemas.identity import (
+    body_digest,
+    custom_request_id,
+    idempotency_id,
+    inbox_request_id,
+    keyed_request_id,
+    line_request_id,
+)
 from schemas.request import Request
 from schemas.sealed import Body, seal_plainly
 
@@ -39,6 +46,7 @@ _SECRET_WORDS = frozenset(
     }
 )
 _MAX_CUSTOM_ID = 512
+_MAX_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Line:
     body: bytes
     model: str
     headers: Mapping[str, str]
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,9 @@ class Admission:
 
     def batch(self, line: Line) -> Request:
         """Return the request of a batch line; raises `Refused`."""
-        if line.custom_id is None:
+        if line.idempotency_key is not None:
+            request_id = self._keyed(line, line.idempotency_key)
+        elif line.custom_id is None:
             request_id = line_request_id(self.tenant, self.run, line.number)
         else:
             request_id = custom_request_id(self.tenant, self.run, line.custom_id)
@@ -72,7 +83,13 @@ class Admission:
 
     def inbox(self, line: Line, cluster: str, place: tuple[str, int, int]) -> Request:
         """Return the request of a foreign record at *place* (topic, partition, offset); raises `Refused`."""
+        if line.idempotency_key is not None:
+            return self._request(self._keyed(line, line.idempotency_key), line, "inbox")
         return self._request(inbox_request_id(cluster, *place), line, "inbox")
+
+    def _keyed(self, line: Line, key: str) -> bytes:
+        canonical = orjson.dumps(orjson.loads(line.body), option=orjson.OPT_SORT_KEYS)
+        return keyed_request_id(idempotency_id(self.tenant, key), body_digest(self.tenant, canonical))
 
     def _request(self, request_id: bytes, line: Line, source: str) -> Request:
         recipe = self.policy.recipe_for(line.model)
@@ -108,6 +125,7 @@ class Admission:
             run=self.run,
             custom_id=line.custom_id,
             line=line.number if batch else None,
+            idempotency_key=line.idempotency_key,
             subject=seal_plainly(subject.encode()) if subject else None,
             roles=tuple(g for g in groups if g),
             headers=seal_plainly(orjson.dumps(headers, option=orjson.OPT_SORT_KEYS)) if headers else None,
@@ -131,7 +149,8 @@ def read_line(number: int, raw: bytes) -> Line:
         message = "body must be a JSON object"
         raise Refused("invalid_request", message)
     headers = document.get("headers") or {}
-    return _line(number, custom_id, str(document.get("url", ENDPOINTS[0])), body, headers)
+    line = _line(number, custom_id, str(document.get("url", ENDPOINTS[0])), body, headers)
+    return replace(line, idempotency_key=_idempotency_key(document, line.headers))
 
 
 def read_foreign(raw: bytes) -> Line:
@@ -143,6 +162,24 @@ def read_foreign(raw: bytes) -> Line:
     if isinstance(document.get("body"), dict):
         return read_line(0, raw)
     return _line(0, None, ENDPOINTS[0], document, {})
+
+
+def partition_key(request: Request) -> bytes:
+    """Return what the partition of *request* is chosen by: requests with one idempotency key lie together."""
+    if request.idempotency_key is None:
+        return request.request_id
+    return idempotency_id(request.tenant, request.idempotency_key)
+
+
+def _idempotency_key(document: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """Return the key that a line gives in `idempotency_key`, or in the header `Idempotency-Key`."""
+    key = document.get("idempotency_key", headers.get("idempotency-key"))
+    if key is None:
+        return None
+    if not (isinstance(key, str) and 0 < len(key) <= _MAX_KEY):
+        message = f"idempotency_key must be a string of 1 to {_MAX_KEY} characters"
+        raise Refused("invalid_request", message)
+    return key
 
 
 def custom_id_of(raw: bytes) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from agents.errors import InvalidRecord
 from schemas.completion import Result
 from schemas.decision import Decision
@@ -15,6 +13,8 @@ DEAD_LETTERED = "dead_lettered"
 TAKEN_BACK = "dead_lettered:dispatch"
 """The failure of a Decision that takes an earlier one of its request back, which could not be dispatched."""
 
+_TIME_BITS = 44
+_TIME_MASK = (1 << _TIME_BITS) - 1
 _STATUS = {"model_not_found": 404, "no_decision": 422}
 _MESSAGES = {
     "model_not_found": "no model of this name under the policy",
@@ -25,35 +25,80 @@ _MESSAGES = {
 class FirstDecisions:
     """Which Decision of each request came first in the log, for one partition; bounded.
 
-    Decisions must be noted in log order. A decision that only says that the request was
-    dead-lettered does not count, so that a redriven request can still be decided.
+    Decisions must be noted in log order. A decision that only says that the request was dead-lettered
+    does not count, so that a redriven request can still be decided. Behind the horizon a request, or an
+    idempotency key, is a new one. At most *limit* are remembered, at least the latest half of it.
     """
 
     def __init__(self, limit: int, horizon_ms: int) -> None:
-        self._limit = limit
         self._horizon_ms = horizon_ms
-        # Ordered: dropping the oldest of a plain dict searches past all that were dropped before it.
-        self._first: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        self._first = _Memory(limit)
+        self._holders = _Memory(limit)
 
     def note(self, decision: Decision, offset: int, timestamp: int) -> None:
         """Note *decision*, read at *offset* with log *timestamp* (ms)."""
         if decision.core.failure == DEAD_LETTERED:
             return
         if decision.core.failure == TAKEN_BACK:
-            self._first.pop(decision.request_id, None)
+            self._first.forget(decision.request_id)
             return
-        known = self._first.get(decision.request_id)
-        if known is not None and timestamp - known[1] <= self._horizon_ms:
-            return
-        self._first.pop(decision.request_id, None)
-        self._first[decision.request_id] = (offset, timestamp)
-        if len(self._first) > self._limit:
-            self._first.popitem(last=False)
+        self._hold(self._first, decision.request_id, offset, timestamp)
+        if decision.key_id is not None:
+            self._hold(self._holders, decision.key_id, _number(decision.request_id), timestamp)
+
+    def _hold(self, memory: _Memory, key: bytes, value: int, timestamp: int) -> None:
+        known = memory.get(key)
+        if known is None or timestamp - known[1] > self._horizon_ms:
+            memory.put(key, value, timestamp)
 
     def is_first(self, decision: Decision, offset: int) -> bool:
         """Tell whether the one at *offset* is the request's decision."""
         known = self._first.get(decision.request_id)
         return known is None or known[0] == offset
+
+    def is_conflict(self, decision: Decision) -> bool:
+        """Tell whether another request, of another body, holds the idempotency key of *decision*."""
+        holder = None if decision.key_id is None else self._holders.get(decision.key_id)
+        return holder is not None and holder[0] != _number(decision.request_id)
+
+    def __len__(self) -> int:
+        """Return how many requests are remembered."""
+        return len(self._first)
+
+
+def _number(request_id: bytes) -> int:
+    """Return 64 bits of *request_id*: enough to tell two bodies under one key apart."""
+    return int.from_bytes(request_id[:8], "big")
+
+
+class _Memory:
+    """Numbers with a time by 16-byte key; when full, the older half is dropped at once.
+
+    Two plain dicts of one packed integer each take half of what an ordered one of tuples does.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._half = max(limit // 2, 1)
+        self._young: dict[bytes, int] = {}
+        self._old: dict[bytes, int] = {}
+
+    def get(self, key: bytes) -> tuple[int, int] | None:
+        packed = self._young.get(key)
+        if packed is None:
+            packed = self._old.get(key)
+        return None if packed is None else (packed >> _TIME_BITS, packed & _TIME_MASK)
+
+    def put(self, key: bytes, value: int, timestamp: int) -> None:
+        if len(self._young) >= self._half and key not in self._young:
+            self._old, self._young = self._young, {}
+        self._young[key] = value << _TIME_BITS | timestamp
+
+    def forget(self, key: bytes) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
 
 
 def dispatch(request: Request, decision: Decision, now: int) -> Job | Result | None:
@@ -112,6 +157,12 @@ def undecided(request: Request, origin: Origin, now: int) -> Result:
         raise InvalidRecord(message)
     text = "the deadline passed before the request was decided"
     return failure(request, origin, (504, "deadline_exceeded", text), "", now)
+
+
+def conflict(request: Request, decision: Decision, now: int) -> Result:
+    """Return the Result of a request whose idempotency key is held by a request with another body."""
+    text = "the idempotency key was used with another body less than a day ago; use another key"
+    return failure(request, decision.origin, (409, "idempotency_conflict", text), decision.core.decision, now)
 
 
 def failure(request: Request, origin: Origin, error: tuple[int, str, str], decision: str, now: int) -> Result:

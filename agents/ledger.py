@@ -16,6 +16,9 @@ from schemas.job import AttemptEnded, AttemptStarted, Following, Job
 GRACE_MS = 500
 """How long after its timeout a call is taken to be over, for clocks that differ and answers on their way."""
 
+HORIZON_MS = 24 * 3600 * 1000
+"""Behind it a job of the same id is a new one: its request was admitted again, which is legitimate."""
+
 LEDGER_LIMIT = 100_000
 """How many ended attempts of a partition are remembered."""
 
@@ -45,7 +48,7 @@ class Ledger:
     def __init__(self, limit: int = LEDGER_LIMIT) -> None:
         self._limit = limit
         self._open: dict[str, AttemptStarted] = {}
-        self._ended: OrderedDict[str, Following | None] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[int, Following | None]] = OrderedDict()
         self._answered: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
 
     def note(self, record: AttemptStarted | AttemptEnded) -> None:
@@ -56,14 +59,17 @@ class Ledger:
         self._open.pop(record.key, None)
         if record.outcome == "unanswered":
             return  # the same key will be called again
-        self._ended.setdefault(record.key, record.following)
+        known = self._ended.get(record.key)
+        if known is not None and record.ended_at - known[0] > HORIZON_MS:
+            del self._ended[record.key]
+        self._ended.setdefault(record.key, (record.ended_at, record.following))
         if len(self._ended) > self._limit:
             self._ended.popitem(last=False)
 
     def followed(self, job: Job) -> None:
         """Note that what follows *job* is acknowledged: it need not be written again."""
         if job.key in self._ended:
-            self._ended[job.key] = None
+            self._ended[job.key] = (self._ended[job.key][0], None)
 
     def answer_came_late(self, job: Job) -> None:
         """Note that the answer to *job* came after its timeout and is delivered."""
@@ -81,8 +87,9 @@ class Ledger:
         An open start is waited for whoever wrote it: a worker that was restarted under its name, or that
         got its partition back by a rebalance, must not call beside its own earlier call.
         """
-        if job.key in self._ended:
-            return Verdict("skip", following=self._ended[job.key])
+        known = self._ended.get(job.key)
+        if known is not None and now - known[0] <= HORIZON_MS:
+            return Verdict("skip", following=known[1])
         started = self._open.get(job.key)
         if started is not None:
             until = started.started_at + started.call_timeout_ms + GRACE_MS

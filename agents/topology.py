@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agents.admission import Admission, read_foreign
+from agents.admission import Admission, partition_key, read_foreign
 from agents.decision import decide, facts_of, failed
-from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, dispatch, undecided
+from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, conflict, dispatch, undecided
 from agents.errors import InvalidRecord
 from agents.gather import LOST, NO_ORIGIN, Arrival, Gather, Gathered
 from agents.observe import Clock, Observer
@@ -38,7 +38,7 @@ from schemas.topics import (
 
 WINDOW = 1024
 HORIZON_MS = 24 * 3600 * 1000
-SEEN_LIMIT = 1_000_000
+SEEN_LIMIT = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def admission_stage(
         for envelope, _ in chunk:
             place = (envelope.topic, envelope.partition, envelope.offset)
             request = await check_in(admission.inbox(read_foreign(envelope.value or b""), cluster, place))
-            partition = partition_for(request.request_id, partitions)
+            partition = partition_for(partition_key(request), partitions)
             out.append((Emit(REQUESTS, partition, request.request_id, request),))
         return out
 
@@ -204,6 +204,7 @@ class _Asked:
     recipe: str
     requested_model: str
     accepted_at: int
+    key_id: bytes | None = None
 
 
 def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW) -> JoinStage:
@@ -217,9 +218,7 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
             demand = book[record.policy_hash].demand(record.recipe)
         except KeyError:
             demand = {}  # no such recipe: the step fails, and the request is buried there
-        asked = _Asked(
-            record.request_id, record.policy_hash, record.recipe, record.requested_model, record.accepted_at
-        )
+        asked = _asked(record)
         demanded = tuple(signals_topic(role) for role in sorted(demand))
         return Arrival(
             envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, record.decide_by
@@ -241,7 +240,8 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
         used = tuple(Input(part.record.role, part.offset) for part in gathered.parts.values())
         late = tuple(source.removeprefix("signals.") for source in gathered.late)
         meta = DecisionMeta(used, now, now - asked.accepted_at, late)
-        return (emit_for(Decision(asked.request_id, Origin(partition, gathered.origin), core, meta)),)
+        origin = Origin(partition, gathered.origin)
+        return (emit_for(Decision(asked.request_id, origin, core, meta, asked.key_id)),)
 
     def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
@@ -285,6 +285,8 @@ def dispatch_stage(window: int = WINDOW) -> JoinStage:
             return (emit_for(undecided(gathered.request, Origin(partition, gathered.origin), now)),)
         if not state.is_first(part.record, part.offset):
             return ()
+        if state.is_conflict(part.record):
+            return (emit_for(conflict(gathered.request, part.record, now)),)
         caused = dispatch(gathered.request, part.record, now)
         return () if caused is None else (emit_for(caused),)
 
@@ -325,6 +327,21 @@ def job_emit(job: Job) -> Emit:
 def gather_for(stage: JoinStage, start: dict[str, int], decided: Sequence[int] = ()) -> Gather:
     """Return the gather of one partition of *stage*, from the committed offsets in *start*."""
     return Gather(stage.inputs, stage.window, start, decided)
+
+
+def _asked(request: Request) -> _Asked:
+    return _Asked(
+        request.request_id,
+        request.policy_hash,
+        request.recipe,
+        request.requested_model,
+        request.accepted_at,
+        _key_id(request),
+    )
+
+
+def _key_id(request: Request) -> bytes | None:
+    return None if request.idempotency_key is None else partition_key(request)
 
 
 def _derived(envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded, of some class with an origin

@@ -103,9 +103,14 @@ class DecisionMeta:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The choice made for a request; the first one in the log is the decision."""
+    """The choice made for a request; the first one in the log is the decision.
+
+    `key_id` stands for tenant and idempotency key of a request that has one: of the requests that share
+    it within the horizon, the first decided in the log holds it.
+    """
 
     request_id: Id16
     origin: Origin
     core: DecisionCore
     meta: DecisionMeta
+    key_id: Id16 | None = None

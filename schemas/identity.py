@@ -48,6 +48,16 @@ def inbox_request_id(cluster: str, topic: str, partition: int, offset: int) -> b
     return _digest(b"inbox", cluster.encode(), topic.encode(), b"%d" % partition, b"%d" % offset)[:16]
 
 
+def keyed_request_id(key_id: bytes, digest: bytes) -> bytes:
+    """Return the id of a request with an idempotency key: the same for the same body, else another."""
+    return _digest(b"keyed", key_id, digest)[:16]
+
+
+def idempotency_id(tenant: str, key: str) -> bytes:
+    """Return what stands for a tenant's idempotency key, in 16 bytes."""
+    return _digest(b"key", tenant.encode(), key.encode("utf-8", "surrogatepass"))[:16]
+
+
 def body_digest(tenant: str, body: bytes) -> bytes:
     """Return SHA-256 over tenant and body: equal bodies of two tenants do not show as equal."""
     return _digest(b"body", tenant.encode(), body)

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from agents.admission import Admission, custom_id_of, read_line
+from agents.admission import Admission, custom_id_of, partition_key, read_line
 from agents.errors import ConfigError, InvalidRecord, Refused, Unavailable
 from agents.policy import Policy
 from agents.topology import Emit
@@ -152,9 +152,11 @@ async def _submit_lines(
             submission.entries.append(Entry(number, custom_id_of(raw), None, refused.code, refused.message))
             continue
         submission.entries.append(Entry(number, line.custom_id, request.request_id))
+        if request.idempotency_key is not None:
+            view.shared.add(request.request_id)
         if request.request_id in known:
             continue
-        partition = partition_for(request.request_id, partitions)
+        partition = partition_for(partition_key(request), partitions)
         ack = await world.outbox.send(Emit(REQUESTS, partition, request.request_id, kept))
         unacked.append((request.request_id, ack))
         if len(unacked) >= _UNACKED:

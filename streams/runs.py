@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.topology import HORIZON_MS
 from schemas.codec import Codec, UndecodableError
 from schemas.completion import Result
 from schemas.control import RunOpened, RunSubmitted
@@ -33,6 +34,8 @@ class RunView:
     opened: RunOpened
     submitted: RunSubmitted | None = None
     outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+    shared: set[bytes] = field(default_factory=set)
+    """Requests with an idempotency key, which another run may have asked, and been answered, before."""
 
     def positions(self, topic: str) -> dict[TP, int]:
         """Return where *topic* ended when the run was opened."""
@@ -76,8 +79,10 @@ async def follow(log: Log, codec: Codec, view: RunView, wanted: set[bytes], prog
     open_ids = set(wanted) - {i for i, o in view.outcomes.items() if o.result is not None}
     if not open_ids:
         return
-    start = {**view.positions(RESULTS), **view.positions(DEAD_LETTERS)}
-    async for envelope in log.read(start, follow=True):
+    results = view.positions(RESULTS)
+    if view.shared:
+        results = dict(await log.begins(list(results)))
+    async for envelope in log.read({**results, **view.positions(DEAD_LETTERS)}, follow=True):
         request_id = take(codec, view, envelope.value)
         if request_id in open_ids:
             open_ids.discard(request_id)
@@ -143,4 +148,8 @@ def decoded(codec: Codec, value: bytes | None) -> Any:
 
 
 def _is_of(record: Request | Result, view: RunView) -> bool:
-    return record.run == view.opened.run and record.tenant == view.opened.tenant
+    if record.tenant != view.opened.tenant:
+        return False
+    if isinstance(record, Result) and record.request_id in view.shared:
+        return record.finished_at >= view.opened.opened_at - HORIZON_MS
+    return record.run == view.opened.run

@@ -169,6 +169,7 @@ SAMPLES: tuple[Any, ...] = (
             Facts(("price_version",), ("2026-03",)),
         ),
         DecisionMeta((Input("heuristics", 4_698), Input("embedding", 4_702)), _AT + 9, 180, ("language",)),
+        _ID,
     ),
     Job(
         *_JOB,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from agents.errors import CallTimeout, ConfigError, Unavailable
+from agents.errors import CallTimeout, ConfigError, NotSent, Unavailable
 from agents.ports import Complete, HttpCall, HttpReply
 from agents.providers.openai import OpenAI
 from infra.simulated_llm.profile import parse
@@ -260,3 +260,63 @@ async def test_dialect_client_and_simulator_agree() -> None:
 
     assert (read.outcome, read.model, read.finish_reason, read.completion_tokens) == ("ok", "m", "stop", 64)
     assert reply.headers["x-request-id"] == "request"
+
+
+async def test_an_answer_that_comes_after_the_timeout_is_heard() -> None:
+    """The call is over at its timeout; its answer still comes to whoever asks for it."""
+
+    async def handler(request: web.Request) -> web.Response:
+        await request.read()
+        await asyncio.sleep(0.4)
+        return web.Response(body=b"{}")
+
+    async with serving(handler) as url, HttpProviders({"p": Endpoint(url)}, linger_s=20.0) as client:
+        with pytest.raises(CallTimeout, match=r"within 0\.1 s") as caught:
+            await client("p", call(0.1))
+        assert caught.value.late is not None
+        reply = await caught.value.late
+
+    assert (reply.status, reply.body) == (200, b"{}")
+    assert reply.elapsed_s >= 0.3
+
+
+async def test_an_answer_that_never_comes_is_given_up() -> None:
+    """Listening ends after its time, and at most so many calls are listened to."""
+
+    async def handler(request: web.Request) -> web.Response:
+        await request.read()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with serving(handler) as url:
+        endpoints = {"p": Endpoint(url)}
+        async with HttpProviders(endpoints, linger_s=0.1, lingering=2) as client:
+            late = []
+            for _ in range(3):
+                with pytest.raises(CallTimeout) as caught:
+                    await client("p", call(0.05))
+                late.append(caught.value.late)
+            ends = await asyncio.gather(*(one for one in late if one is not None), return_exceptions=True)
+
+    assert len(ends) == 3
+    assert all(isinstance(end, CallTimeout | asyncio.CancelledError) for end in ends)
+
+
+async def test_a_date_is_there_to_measure_retry_after_by() -> None:
+    """A server that sends no `Date` gets ours, so that a date in `Retry-After` means something."""
+
+    async def handler(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=429, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})
+
+    async with serving(handler) as url, providers(url) as client:
+        reply = await client("p", call())
+
+    assert OpenAI().read(reply).retry_after_s > 1e6
+
+
+async def test_no_connection_is_told_apart_from_a_broken_one() -> None:
+    """Only a call that certainly was not sent may be tried again unseen by the ledger."""
+    async with HttpProviders({"p": Endpoint("http://127.0.0.1:9/v1")}) as client:
+        with pytest.raises(NotSent):
+            await client("p", call())

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agents.errors import Unavailable
-from agents.ports import Inference
-from streams.clients.retrying import RetryingInfer
+from agents.errors import CallTimeout, NotSent, Unavailable
+from agents.ports import HttpCall, HttpReply, Inference
+from streams.clients.retrying import RetryingComplete, RetryingInfer
 
 
 class Flaky:
@@ -47,3 +47,52 @@ async def test_a_classifier_that_stays_down_fails_when_the_budget_is_used_up() -
         await RetryingInfer(Flaky(1000))("encoder", ["a"], 1.0)
 
     assert 0.3 < time.monotonic() - began < 3.0
+
+
+class Away:
+    """A provider that raises each of *errors* in turn, then answers; it notes what it was asked."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.asked: list[HttpCall] = []
+
+    async def __call__(self, provider: str, call: HttpCall) -> HttpReply:
+        """Fail as told, or answer."""
+        del provider
+        self.asked.append(call)
+        if self.errors:
+            raise self.errors.pop(0)
+        return HttpReply(200, {}, b"{}", 0.0, float("nan"))
+
+
+ASKED = HttpCall("/p", b"{}", {"idempotency-key": "k"}, 30.0)
+
+
+async def test_a_call_that_was_not_sent_is_tried_again_under_its_key() -> None:
+    """A provider that is just starting costs a wait, not an attempt; the call's timeout covers all tries."""
+    away = Away(NotSent("starting"), NotSent("starting"))
+
+    reply = await RetryingComplete(away, 20.0)("p", ASKED)
+
+    assert reply.status == 200
+    assert [call.headers for call in away.asked] == [ASKED.headers] * 3
+    assert [call.timeout_s for call in away.asked] == sorted((c.timeout_s for c in away.asked), reverse=True)
+
+
+@pytest.mark.parametrize("error", [CallTimeout("silence"), Unavailable("broken")])
+async def test_a_call_that_may_have_been_sent_is_not_tried_again(error: Unavailable) -> None:
+    """Whether it is made again is the ledger's business."""
+    away = Away(error)
+
+    with pytest.raises(type(error)):
+        await RetryingComplete(away, 20.0)("p", ASKED)
+    assert len(away.asked) == 1
+
+
+async def test_a_provider_that_stays_away_is_given_up_within_the_budget() -> None:
+    """The last refusal is what the caller hears."""
+    away = Away(*[NotSent("away")] * 1000)
+
+    with pytest.raises(NotSent):
+        await RetryingComplete(away, 0.2)("p", ASKED)
+    assert len(away.asked) >= 2
