@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from agents.complaints import Complaint, Path
 from agents.loading.decisions import of_decision, of_rules
 from agents.loading.projections import of_projections
-from agents.loading.references import Scope
+from agents.loading.references import Scope, bases_in
 from agents.model_catalog import Model, ModelCard, Providers
 from agents.policy_model import BYPASS, Entrypoint, Recipe, Routing
 from agents.signals import SignalConfig
@@ -107,7 +107,7 @@ def _of_collection(collection: str, configs: tuple[SignalConfig, ...]) -> Iterat
 
 def _of_external(routing: Routing, catalog: Mapping[str, Any]) -> Iterator[Complaint]:
     """Iterate over signals that name a model or a knowledge base that the catalog does not have."""
-    external, bases = _named(catalog, "external"), _named(catalog, "kbs")
+    external, bases = _named(catalog, "external"), bases_in(catalog)
     for index, config in enumerate(routing.signals.get("kb", ())):
         if getattr(config, "kb", "") not in bases:
             yield Complaint(("signals", "kb", index), "it is not in global.model_catalog.kbs")

@@ -105,8 +105,7 @@ def _score(score: Score, scope: Scope) -> Iterator[Complaint]:
 
 def _input(term: ScoreInput, scope: Scope) -> Iterator[Complaint]:
     if term.type == "kb_metric":
-        base = scope.bases.get(term.kb)
-        if not term.kb or not term.metric or base is None:
+        if not term.metric or term.kb not in scope.bases:
             yield Complaint((), "kb_metric needs a knowledge base of global.model_catalog.kbs and a metric")
     elif term.type == "projection":
         yield from _projected(term, scope)

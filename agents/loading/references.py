@@ -14,6 +14,19 @@ BEYOND = frozenset({"safety", "input_modality", "hallucination"})
 """Types that the package knows and the source does not."""
 
 
+_BASES = ("privacy_kb", "mmlu_kb")
+"""The knowledge bases that the original has where a file declares none."""
+
+
+def bases_in(catalog: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the knowledge bases of ``global.model_catalog`` by name."""
+    found = catalog.get("kbs")
+    if found is None:
+        return dict.fromkeys(_BASES)
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return {str(row.get("name")): row for row in rows if row.get("name")}
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The declared names of a routing scope."""
@@ -38,8 +51,6 @@ class Scope:
             found |= {(kind_of(config), name): config for name in (*config.names(), config.name)}
         outputs = {band.name: each.source for each in routing.projections.mappings for band in each.outputs}
         adapters = {lora.name for card in cards for lora in card.loras}
-        bases = catalog.get("kbs")
-        rows = [row for row in bases if isinstance(row, dict)] if isinstance(bases, list) else []
         return Scope(
             found,
             frozenset((kind_of(config), config.name) for config in routing.declared),
@@ -47,7 +58,7 @@ class Scope:
             frozenset(score.name for score in routing.projections.scores),
             {card.name: card for card in cards},
             frozenset({card.name for card in cards} | adapters),
-            {str(row.get("name")): row for row in rows},
+            bases_in(catalog),
         )
 
     def declares(self, kind: str, name: str) -> bool:

@@ -47,6 +47,15 @@ def test_the_loader_agrees_with_the_original(case: dict[str, Any]) -> None:
     assert place(found.field) == place(expected.get("field"))
 
 
+@pytest.mark.parametrize("name", ["decide_policies.jsonl.gz", "signals_policies.jsonl.gz"])
+def test_every_golden_policy_loads(name: str) -> None:
+    """The configurations that the original decided by are policies here, and read back as themselves."""
+    with gzip.open(CASES.parent / name, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            found = Policy.parse(json.loads(line)["yaml"], json.loads(line)["policy"])
+            assert Policy.loads(found.normal_form).hash == found.hash
+
+
 def test_what_is_accepted_is_a_policy_with_its_decisions() -> None:
     """An accepted file has as many decisions as the original counts, its strategy, and reads back."""
     for case in cases():
