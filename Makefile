@@ -85,6 +85,11 @@ fuzz: setup ## a million spoiled records in memory, 20,000 on each topic of a br
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)
 
+.PHONY: hop
+hop: setup ## measure one hop beside a raw loop and Faust as shipped: ARGS=...
+	@$(BIN)/python -m infra.local.kafka_jars
+	@$(BIN)/python -m tests.live.bench_hop --out docs/results/hop.md $(ARGS)
+
 slow: setup triton ## 50,000 lines through a classifier of 200 texts/s: no signal may be late
 	@$(BIN)/python -m tests.live.slow_signal $(ARGS)
 

@@ -225,6 +225,8 @@ class Host:
         self._telemetry.pauses(self._pauses.scopes())
         self._telemetry.paused.labels(stage).set(len(self.runner.paused()))
         self._telemetry.late.labels(stage).set(progress.details.get("late", 0))
+        self._telemetry.buffered(stage, "fetched", self._channel.queue.qsize(), _CHANNEL)
+        self._telemetry.buffered(stage, "uncommitted", self._commits.pending, max(len(self._assigned), 1))
         for buffer, (items, limit) in progress.buffers.items():
             self._telemetry.buffered(stage, buffer, items, limit)
 

@@ -23,6 +23,8 @@ from streams.suspects import CONDEMNED, poison
 from streams.vitals import Head
 
 _CHECKPOINT_EVERY = 1000
+_ON_THE_WAY = 9 * 500
+"""Records of an input that were fetched before its pause was applied: a full channel and one more."""
 
 
 @dataclass(slots=True)
@@ -290,6 +292,9 @@ class JoinRunner:
     def progress(self) -> Progress:
         """Return how much is held, and how much of it waits for a signal."""
         self._progress.in_flight = sum(lane.gather.unsettled for lane in self._lanes.values())
+        held = max((lane.gather.held for lane in self._lanes.values()), default=0)
+        most = self._stage.window * len(self.topics) + _ON_THE_WAY * len(self.topics)
+        self._progress.buffers = {"held": (held, most)}
         self._progress.details = {
             "held": sum(lane.gather.held for lane in self._lanes.values()),
             "late": sum(lane.gather.late_signals for lane in self._lanes.values()),

@@ -201,6 +201,8 @@ class MapRunner:
         """Return how many chunks are in flight and since when."""
         oldest = [p.oldest for p in self._prefixes.values() if p.oldest is not None]
         self._progress.in_flight = len(self._tasks)
+        widest = max((p.width for p in self._prefixes.values()), default=0)
+        self._progress.buffers = {"span": (widest, self._stage.span)}
         self._progress.oldest_since = min(oldest, default=None)
         budget = int(1000 * max((policy.deadlines.infer_s for policy in self._world.book), default=0))
         self._progress.heads = {
