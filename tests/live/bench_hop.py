@@ -149,7 +149,10 @@ async def ours(broker: str, prefix: str, count: int, mode: str) -> float:
 
 def shipped(broker: str, prefix: str, count: int) -> None:
     """Run Faust's own consumer and producer; prints us of CPU a hop and ends the process."""
-    app = faust.App("shipped", broker=f"kafka://{broker}", store="memory://", web_enabled=False)
+    folder = Path(tempfile.gettempdir()) / "signalbox-hop-faust"
+    app = faust.App(
+        "shipped", broker=f"kafka://{broker}", store="memory://", web_enabled=False, datadir=str(folder)
+    )
     app.conf.topic_disable_leader = True
     app.conf.consumer_auto_offset_reset = "earliest"
     source = app.topic(full_name(prefix, COMPLETIONS), value_serializer="raw", key_serializer="raw")
