@@ -13,6 +13,7 @@ import replay.policy_cli
 import replay.policy_eval_cli
 import replay.probe_cli
 import replay.signals_cli
+import streams.activation_cli
 import streams.claims_cli
 import streams.cli
 import streams.dlq_cli
@@ -35,6 +36,7 @@ streams.topics_cli.register(app, infra.local.commands.locate, infra.local.comman
 replay.cli.register(app)
 policy = replay.policy_cli.register(app, streams.settings.environment)
 replay.policy_eval_cli.register(policy)
+streams.activation_cli.register(policy, infra.local.commands.locate)
 replay.probe_cli.register(policy)
 replay.signals_cli.register(app, streams.settings.environment)
 replay.policy_bench_cli.register(replay.bench_cli.register(app), streams.settings.environment)

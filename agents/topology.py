@@ -9,7 +9,7 @@ an argument or as the `Clock` port.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.admission import Admission, partition_key, read_foreign
@@ -18,8 +18,9 @@ from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, conflict,
 from agents.errors import InvalidRecord
 from agents.gather import LOST, NO_ORIGIN, Arrival, Gather, Gathered
 from agents.observe import Clock, Observer
-from agents.policy import PolicyBook
+from agents.policy import Policy, PolicyBook
 from agents.ports import Infer
+from agents.shadow import shadow_core
 from schemas.decision import Decision, DecisionMeta, Input
 from schemas.envelope import Envelope
 from schemas.identity import Origin, partition_for
@@ -30,6 +31,7 @@ from schemas.topics import (
     DECISIONS,
     REQUESTS,
     RESULTS,
+    SHADOW_DECISIONS,
     attempts_topic,
     inbox_topic,
     jobs_topic,
@@ -207,8 +209,20 @@ class _Asked:
     key_id: bytes | None = None
 
 
-def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW) -> JoinStage:
-    """Return the stage that gathers the demanded signals of each request and decides."""
+def _no_shadow() -> Policy | None:
+    return None
+
+
+def decision_stage(
+    roles: Sequence[str],
+    book: PolicyBook,
+    window: int = WINDOW,
+    shadow: Callable[[], Policy | None] = _no_shadow,
+) -> JoinStage:
+    """Return the stage that gathers the demanded signals of each request and decides.
+
+    What *shadow* returns at that moment decides too, after the decision, into a topic of its own.
+    """
     inputs = tuple(signals_topic(role) for role in roles)
 
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
@@ -241,7 +255,13 @@ def decision_stage(roles: Sequence[str], book: PolicyBook, window: int = WINDOW)
         late = tuple(source.removeprefix("signals.") for source in gathered.late)
         meta = DecisionMeta(used, now, now - asked.accepted_at, late)
         origin = Origin(partition, gathered.origin)
-        return (emit_for(Decision(asked.request_id, origin, core, meta, asked.key_id)),)
+        made = emit_for(Decision(asked.request_id, origin, core, meta, asked.key_id))
+        beside = shadow()
+        if beside is None:
+            return (made,)
+        who = (asked.request_id, asked.requested_model)
+        other = shadow_core(beside, book[asked.policy_hash], asked.recipe, who, sets)
+        return (made, replace(made, topic=SHADOW_DECISIONS, record=replace(made.record, core=other)))
 
     def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request

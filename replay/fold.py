@@ -15,6 +15,7 @@ from agents.gather import GRACE_MS, NO_DEADLINE, Arrival, Gather, Gathered
 from agents.lanes import BreakerLimits, Lanes
 from agents.lost import Origins
 from agents.policy import Policy, PolicyBook
+from agents.policy_life import PolicyLife
 from agents.ports import Complete
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
@@ -34,7 +35,7 @@ from replay.folding_retry import RetryFold
 from replay.folding_work import WorkFold
 from replay.shelf import Place, Shelf
 from schemas.codec import Codec, UndecodableError
-from schemas.control import PolicyActivated, PolicyPublished
+from schemas.control import PolicyPublished
 from schemas.envelope import Envelope
 from schemas.retry import Retry
 from schemas.topics import CONTROL_POLICY, DEAD_LETTERS, REQUESTS
@@ -135,10 +136,19 @@ class Fold:
         providers: Providers | None = None,
     ) -> None:
         self.clock = clock
-        self.active: str | None = None
+        self._life = PolicyLife()
         self._world = FoldWorld(Shelf(partitions), codec, book, clock)
         self._policies_read = 0
         self._stages: list[StageFold] = [_stage_fold(stage, self._world, providers) for stage in stages]
+
+    @property
+    def active(self) -> str | None:
+        """The hash of the active policy."""
+        return self._life.active
+
+    def in_shadow(self) -> Policy | None:
+        """Return the shadow policy, if there is one that has been read."""
+        return self._life.shadow_in(self._world.book)
 
     @property
     def emitted(self) -> Sequence[Emit]:
@@ -196,8 +206,8 @@ class Fold:
                 continue
             if isinstance(record, PolicyPublished):
                 self._world.book.add(Policy.loads(record.text))
-            elif isinstance(record, PolicyActivated):
-                self.active = record.policy_hash
+            else:
+                self._life.take(record)
         return bool(found)
 
 

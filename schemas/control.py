@@ -17,12 +17,36 @@ class PolicyPublished:
 
 @dataclass(frozen=True, slots=True)
 class PolicyActivated:
-    """From now on requests are stamped with this policy."""
+    """From now on requests are stamped with this policy.
+
+    `how` is activated or rolled_back; `replaces` is what its author had read to be active, "" for nothing.
+    `signature` is kept as it was given, over whatever its author's procedure signs; nothing of ours reads
+    it. `replay_report` is the digest of the report that the change rests on.
+    """
 
     policy_hash: str
     actor: str
     reason: str
     activated_at: int
+    how: str = "activated"
+    replaces: str = ""
+    signature: str = ""
+    replay_report: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyShadowed:
+    """From now on the decision role also decides by this policy, into `decisions.shadow`; "" ends it.
+
+    `signature` and `replay_report` are as of `PolicyActivated`.
+    """
+
+    policy_hash: str
+    actor: str
+    reason: str
+    shadowed_at: int
+    signature: str = ""
+    replay_report: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.completion import Completion, Result
-from schemas.control import Paused, PolicyActivated, PolicyPublished, Resumed, RunOpened, RunSubmitted
+from schemas.control import (
+    Paused,
+    PolicyActivated,
+    PolicyPublished,
+    PolicyShadowed,
+    Resumed,
+    RunOpened,
+    RunSubmitted,
+)
 from schemas.dead_letter import DeadLetter, LetterClosed
 from schemas.decision import Decision
 from schemas.feedback import Feedback
@@ -38,6 +46,7 @@ RECORDS: tuple[type, ...] = (
     Paused,
     Resumed,
     LetterClosed,
+    PolicyShadowed,
 )
 """Every record class, in the order of its schema id; append only."""
 
@@ -69,7 +78,7 @@ class Topic:
 
 
 _WORKERS = ("admission", "signals", "decision", "dispatch", "provider", "retry")
-_COMMANDS = ("submit", "run-status", "status", "pause", "resume", "dlq")
+_COMMANDS = ("submit", "run-status", "status", "pause", "resume", "dlq", "policy")
 
 CATALOGUE: tuple[Topic, ...] = (
     Topic(
@@ -107,6 +116,15 @@ CATALOGUE: tuple[Topic, ...] = (
         ("decision", "dispatch"),
         ("decision", "dispatch"),
         note="the first one of a request in partition order is the decision",
+    ),
+    Topic(
+        "decisions.shadow",
+        (Decision,),
+        "request_id",
+        "decision",
+        ("decision",),
+        (),
+        note="what the shadow policy would have decided; nothing acts on it",
     ),
     Topic(
         "jobs.<provider>.<class>",
@@ -158,10 +176,10 @@ CATALOGUE: tuple[Topic, ...] = (
     ),
     Topic(
         "control.policy",
-        (PolicyPublished, PolicyActivated),
-        "policy hash, or 'active'",
+        (PolicyPublished, PolicyActivated, PolicyShadowed),
+        "policy hash, the activation's own, or 'shadow'",
         "forever",
-        ("up", "submit", "run"),
+        ("up", "submit", "run", "policy"),
         (*_WORKERS, *_COMMANDS),
         partitions="one",
         compacted=True,
@@ -181,6 +199,7 @@ BY_NAME = {topic.name: topic for topic in CATALOGUE}
 
 REQUESTS = "requests"
 DECISIONS = "decisions"
+SHADOW_DECISIONS = "decisions.shadow"
 COMPLETIONS = "completions"
 RESULTS = "results"
 FEEDBACK = "feedback"

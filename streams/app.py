@@ -137,7 +137,9 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         limits = replace(tuning.work, region=tuning.regions.get(name, ""))
         return WorkRunner(work_stage(name), world, ports.complete, dialect, limits)
     if role == "decision":
-        return JoinRunner(decision_stage(signal_roles(), world.book, tuning.window), world)
+        return JoinRunner(
+            decision_stage(signal_roles(), world.book, tuning.window, world.policies.in_shadow), world
+        )
     if role == "dispatch":
         return JoinRunner(dispatch_stage(tuning.window), world)
     if role == "retry":

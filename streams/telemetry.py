@@ -19,6 +19,7 @@ from schemas.completion import Completion, Result
 from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.job import Job
+from schemas.topics import DECISIONS
 from streams.vitals import BROKER, Finding
 
 EVENTS = frozenset(
@@ -188,7 +189,7 @@ class Telemetry:
         """Log and count what a step returned."""
         for emit in emits:
             record = emit.record
-            if isinstance(record, Decision):
+            if isinstance(record, Decision) and emit.topic == DECISIONS:
                 self._decided(record)
             elif isinstance(record, Job):
                 self.event("JobDispatched", "debug", request_id=record.request_id.hex(), model=record.model)

@@ -22,6 +22,7 @@ from schemas.control import (
     Paused,
     PolicyActivated,
     PolicyPublished,
+    PolicyShadowed,
     Resumed,
     RunOpened,
     RunSubmitted,
@@ -258,7 +259,7 @@ SAMPLES: tuple[Any, ...] = (
         (Header("ce_type", b"request"),),
     ),
     PolicyPublished(_HASH, '{"decisions":[]}', "operator", _AT - 1_000),
-    PolicyActivated(_HASH, "operator", "first policy", _AT - 900),
+    PolicyActivated(_HASH, "operator", "first policy", _AT - 900, "activated", "", "", "sha256:c0"),
     RunOpened("nightly", "acme", "c0" * 16, _AT - 10, (TopicPosition("requests", 3, 4_700),)),
     RunSubmitted("nightly", "acme", 8, 6, 1, 1, _AT + 3),
     Retry(
@@ -276,6 +277,7 @@ SAMPLES: tuple[Any, ...] = (
     ),
     Paused("provider", "north", "ada@ops-1", "their status page is red", _AT + 5),
     Resumed("provider", "north", "ada@ops-1", "green again", _AT + 900),
+    PolicyShadowed(_HASH, "operator", "a week beside", _AT - 800, "signed", "sha256:c0"),
     LetterClosed(3, 17, "redriven", "ada@ops-1", _AT + 1_000, "requests", 3, 4_800, _ID),
 )
 

@@ -169,7 +169,7 @@ class FoldSide(Side):
         if kind == "provider":
             return work_stage(name)
         if role == "decision":
-            return decision_stage(signal_roles(), self._book)
+            return decision_stage(signal_roles(), self._book, shadow=self._in_shadow)
         if role == "dispatch":
             return dispatch_stage()
         if role == "retry":
@@ -178,6 +178,9 @@ class FoldSide(Side):
 
     def _admission(self) -> Admission:
         return Admission(self._book[self.fold.active or "(none)"], "default", self.clock.now)
+
+    def _in_shadow(self) -> Policy | None:
+        return self.fold.in_shadow()
 
     def append(
         self, topic: str, partition: int, key: bytes | None, value: bytes, timestamp: int | None = None

@@ -1,0 +1,73 @@
+"""What the shadow policy would decide of a request, from the signals that its own policy had observed.
+
+Never acted upon. A signal that only the shadow demands, or defines otherwise under the same name, is
+unknown to it: what was observed answers another question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from agents.decision import Sets, decide, facts_of, failed
+from agents.policy import Policy
+from agents.policy_model import leaf_key
+from schemas.decision import DecisionCore
+from schemas.signal import Observations, SignalSet
+
+FAILED = "shadow_error"
+
+
+def shadow_core(
+    shadow: Policy, stamped: Policy, recipe: str, asked: tuple[bytes, str], sets: Sets
+) -> DecisionCore:
+    """Return the core of *shadow* for a request that is stamped with *stamped* and *recipe*.
+
+    *asked* is its id and the model that it names. Never raises: a shadow that fails must not bury what
+    it only looks at.
+    """
+    request_id, requested_model = asked
+    own = shadow.recipe_for(requested_model)
+    if own is None:
+        return failed(shadow.hash, "", "model_not_found")
+    try:
+        known = _alike(shadow, own, stamped, recipe)
+        seen = [(role, _only(found, known)) for role, found in sets]
+        return decide(shadow, recipe=own, request_id=request_id, sets=seen, facts=facts_of(requested_model))
+    except Exception:  # noqa: BLE001 - see above; the code in the log says that it happened
+        return failed(shadow.hash, own, FAILED)
+
+
+@lru_cache(maxsize=256)
+def _alike_of(demands: _Demands) -> frozenset[tuple[str, str]]:
+    mine, theirs = demands.pair
+    if mine.identity != theirs.identity:
+        return frozenset()
+    observed = {leaf_key(c): c for configs in theirs.demand(demands.recipes[1]).values() for c in configs}
+    wanted = {leaf_key(c): c for configs in mine.demand(demands.recipes[0]).values() for c in configs}
+    return frozenset(key for key, config in wanted.items() if observed.get(key) == config)
+
+
+class _Demands:
+    """Two policies and a recipe of each, equal by their hashes: a policy itself is costly to compare."""
+
+    def __init__(self, pair: tuple[Policy, Policy], recipes: tuple[str, str]) -> None:
+        self.pair = pair
+        self.recipes = recipes
+        self._key = (pair[0].hash, pair[1].hash, recipes)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Demands) and self._key == other._key
+
+
+def _alike(shadow: Policy, own: str, stamped: Policy, recipe: str) -> frozenset[tuple[str, str]]:
+    """Return type and name of the signals that both policies define alike."""
+    return _alike_of(_Demands((shadow, stamped), (own, recipe)))
+
+
+def _only(found: SignalSet, known: frozenset[tuple[str, str]]) -> SignalSet:
+    rows = [row for row in found.observations if (row.type, row.name) in known]
+    return replace(found, observations=Observations.of(rows))
