@@ -9,31 +9,29 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from agents.decision import Sets, decide, facts_of, failed
+from agents.decision import REQUESTED_MODEL, Sets, decide, failed
 from agents.policy import Policy
 from agents.policy_model import leaf_key
-from schemas.decision import DecisionCore
+from schemas.decision import Decision, DecisionCore
 from schemas.signal import Observations, SignalSet
 
 FAILED = "shadow_error"
 
 
-def shadow_core(
-    shadow: Policy, stamped: Policy, recipe: str, asked: tuple[bytes, str], sets: Sets
-) -> DecisionCore:
-    """Return the core of *shadow* for a request that is stamped with *stamped* and *recipe*.
+def shadow_core(shadow: Policy, stamped: Policy, made: Decision, sets: Sets) -> DecisionCore:
+    """Return the core of *shadow* for the request that *stamped* decided as *made* by the signals *sets*.
 
-    *asked* is its id and the model that it names. Never raises: a shadow that fails must not bury what
+    Never raises: a shadow that fails must not bury what
     it only looks at.
     """
-    request_id, requested_model = asked
-    own = shadow.recipe_for(requested_model)
+    facts = made.core.facts
+    own = shadow.recipe_for(facts.get(REQUESTED_MODEL) or "")
     if own is None:
         return failed(shadow.hash, "", "model_not_found")
     try:
-        known = _alike(shadow, own, stamped, recipe)
+        known = _alike(shadow, own, stamped, made.core.recipe)
         seen = [(role, _only(found, known)) for role, found in sets]
-        return decide(shadow, recipe=own, request_id=request_id, sets=seen, facts=facts_of(requested_model))
+        return decide(shadow, recipe=own, request_id=made.request_id, sets=seen, facts=facts)
     except Exception:  # noqa: BLE001 - see above; the code in the log says that it happened
         return failed(shadow.hash, own, FAILED)
 

@@ -8,12 +8,12 @@ an argument or as the `Clock` port.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.admission import Admission, partition_key, read_foreign
-from agents.decision import decide, facts_of, failed
+from agents.decision import Sets, decide, facts_of, failed
 from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, conflict, dispatch, undecided
 from agents.errors import InvalidRecord
 from agents.gather import LOST, NO_ORIGIN, Arrival, Gather, Gathered
@@ -213,6 +213,22 @@ def _no_shadow() -> Policy | None:
     return None
 
 
+def _demanded(book: PolicyBook, request: Request) -> tuple[str, ...]:
+    """Return the topics of the signals that the stamped policy demands; raises `PolicyMissing`."""
+    try:
+        demand = book[request.policy_hash].demand(request.recipe)
+    except KeyError:
+        return ()  # no such recipe: the step fails, and the request is buried there
+    return tuple(signals_topic(role) for role in sorted(demand))
+
+
+def _beside(made: Emit, shadow: Policy | None, stamped: Policy, sets: Sets) -> Iterator[Emit]:
+    """Yield what *shadow* says to the request of decision *made*, by the same signals."""
+    if shadow is not None:
+        core = shadow_core(shadow, stamped, made.record, sets)
+        yield replace(made, topic=SHADOW_DECISIONS, record=replace(made.record, core=core))
+
+
 def decision_stage(
     roles: Sequence[str],
     book: PolicyBook,
@@ -228,15 +244,8 @@ def decision_stage(
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source != REQUESTS:
             return _derived(envelope, record)
-        try:
-            demand = book[record.policy_hash].demand(record.recipe)
-        except KeyError:
-            demand = {}  # no such recipe: the step fails, and the request is buried there
-        asked = _asked(record)
-        demanded = tuple(signals_topic(role) for role in sorted(demand))
-        return Arrival(
-            envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, record.decide_by
-        )
+        asked, demanded, until = _asked(record), _demanded(book, record), record.decide_by
+        return Arrival(envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, until)
 
     def step(_state: None, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
@@ -256,12 +265,7 @@ def decision_stage(
         meta = DecisionMeta(used, now, now - asked.accepted_at, late)
         origin = Origin(partition, gathered.origin)
         made = emit_for(Decision(asked.request_id, origin, core, meta, asked.key_id))
-        beside = shadow()
-        if beside is None:
-            return (made,)
-        who = (asked.request_id, asked.requested_model)
-        other = shadow_core(beside, book[asked.policy_hash], asked.recipe, who, sets)
-        return (made, replace(made, topic=SHADOW_DECISIONS, record=replace(made.record, core=other)))
+        return (made, *_beside(made, shadow(), book[asked.policy_hash], sets))
 
     def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request

@@ -15,7 +15,6 @@ from agents.gather import GRACE_MS, NO_DEADLINE, Arrival, Gather, Gathered
 from agents.lanes import BreakerLimits, Lanes
 from agents.lost import Origins
 from agents.policy import Policy, PolicyBook
-from agents.policy_life import PolicyLife
 from agents.ports import Complete
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
@@ -31,14 +30,14 @@ from agents.topology import (
     unplaced,
 )
 from agents.turn import Desk, Parking
+from replay.folding_policies import PoliciesFold
 from replay.folding_retry import RetryFold
 from replay.folding_work import WorkFold
 from replay.shelf import Place, Shelf
 from schemas.codec import Codec, UndecodableError
-from schemas.control import PolicyPublished
 from schemas.envelope import Envelope
 from schemas.retry import Retry
-from schemas.topics import CONTROL_POLICY, DEAD_LETTERS, REQUESTS
+from schemas.topics import DEAD_LETTERS, REQUESTS
 
 _BATCH = 500
 _RETRY_MS = 500
@@ -136,19 +135,18 @@ class Fold:
         providers: Providers | None = None,
     ) -> None:
         self.clock = clock
-        self._life = PolicyLife()
         self._world = FoldWorld(Shelf(partitions), codec, book, clock)
-        self._policies_read = 0
+        self._policies = PoliciesFold(self._world)
         self._stages: list[StageFold] = [_stage_fold(stage, self._world, providers) for stage in stages]
 
     @property
     def active(self) -> str | None:
         """The hash of the active policy."""
-        return self._life.active
+        return self._policies.life.active
 
     def in_shadow(self) -> Policy | None:
         """Return the shadow policy, if there is one that has been read."""
-        return self._life.shadow_in(self._world.book)
+        return self._policies.life.shadow_in(self._world.book)
 
     @property
     def emitted(self) -> Sequence[Emit]:
@@ -180,7 +178,7 @@ class Fold:
         """Go on until nothing can go on at the present time."""
         moved = True
         while moved:
-            moved = self._read_policies()
+            moved = self._policies.step()
             for stage in self._stages:
                 moved |= await stage.step()
 
@@ -195,20 +193,6 @@ class Fold:
         while (due := self.due()) is not None:
             self.clock.advance(due - self.clock.now)
             await self.run()
-
-    def _read_policies(self) -> bool:
-        found = self._world.shelf.after((CONTROL_POLICY, 0), self._policies_read, _BATCH)
-        for envelope in found:
-            self._policies_read = envelope.offset + 1
-            try:
-                record = self._world.codec.decode(envelope.value)
-            except UndecodableError:
-                continue
-            if isinstance(record, PolicyPublished):
-                self._world.book.add(Policy.loads(record.text))
-            else:
-                self._life.take(record)
-        return bool(found)
 
 
 def _stage_fold(stage: Stage, world: FoldWorld, providers: Providers | None) -> StageFold:

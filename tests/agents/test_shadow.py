@@ -6,7 +6,7 @@ from agents.decision import decide, facts_of
 from agents.policy import Policy
 from agents.shadow import FAILED, shadow_core
 from agents.signals import NAN
-from schemas.decision import DecisionCore
+from schemas.decision import Decision, DecisionCore, DecisionMeta
 from schemas.identity import Origin
 from schemas.signal import Observation, Observations, SignalSet
 from tests.agents.samples import policy
@@ -45,7 +45,8 @@ def code_seen() -> list[tuple[str, SignalSet]]:
 
 def shadowed(shadow: Policy, model: str = "auto") -> DecisionCore:
     """Return what *shadow* decides about that request."""
-    return shadow_core(shadow, STAMPED, "", (ID, model), code_seen())
+    core = decide(STAMPED, recipe="", request_id=ID, sets=code_seen(), facts=facts_of(model))
+    return shadow_core(shadow, STAMPED, Decision(ID, Origin(0, 0), core, DecisionMeta((), 0, 0)), code_seen())
 
 
 def test_the_same_signals_lead_where_the_shadow_says() -> None:
