@@ -93,8 +93,8 @@ def test_up_prints_its_contract_once_all_is_healthy(stack: Stack) -> None:
     assert {"broker", "triton", "providers", "workers", "supervisor_pid"} <= stack.up.keys()
     roles = [worker["role"] for worker in stack.up["workers"]]
     assert sorted(roles) == [
-        "admission", "decision", "dispatch", "provider.north", "provider.south", "signals.embedding",
-        "signals.heuristics",
+        "admission", "decision", "dispatch", "provider.north", "provider.south", "retry",
+        "signals.embedding", "signals.heuristics",
     ]  # fmt: skip
     assert all(alive(worker["pid"]) for worker in stack.up["workers"])
     assert stack.call("status").code == 0
