@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from agents.errors import ConfigError
-from replay.policy_bench import Case, measured, shipped_case
 from replay.policy_cli import read_policy
 from replay.policy_eval import Judge
 from replay.policy_eval_cli import observed_in
 from replay.vectors import VectorError
+
+if TYPE_CHECKING:
+    from replay.policy_bench import Case
 
 OK, USAGE = 0, 2
 _ROWS = 1_000_000
@@ -38,6 +40,9 @@ def register(group: typer.Typer, environment: Environment) -> None:
     def command(
         *, config: Config = None, signals: Signals = None, rows: Rows = _ROWS, as_json: Json = False
     ) -> None:
+        # Arrow takes 30 MB and 0.1 s to import, which only this command needs.
+        from replay.policy_bench import measured, shipped_case  # noqa: PLC0415
+
         try:
             case = shipped_case()
             if config is not None or signals is not None:
@@ -63,6 +68,8 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _case(config: Path | None, signals: Path | None, environment: Mapping[str, str]) -> Case:
+    from replay.policy_bench import Case  # noqa: PLC0415 - as above
+
     if config is None or signals is None:
         raise ConfigError("give --config and --signals, or neither")
     judge = Judge(read_policy(config, environment))
