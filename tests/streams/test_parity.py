@@ -156,7 +156,16 @@ async def test_a_shadow_that_comes_and_goes() -> None:
         published = PolicyPublished(OTHER.hash, OTHER.normal_form, "test", side.clock.now)
         side.put(CONTROL_POLICY, published)
 
-    steps = [publish, written, tell(OTHER.hash), 1000, ask(*range(12)), tell(""), 1000, ask(*range(12, 18))]
+    steps: list[Step | int] = [
+        publish,
+        written,
+        tell(OTHER.hash),
+        1000,
+        ask(*range(12)),
+        tell(""),
+        1000,
+        ask(*range(12, 18)),
+    ]
     scene = Scene(YAML, steps)
     fold, _ = await scene.on_fold()
     beside = sum(sum(rows.values()) for (topic, _), rows in fold.items() if topic == SHADOW_DECISIONS)
