@@ -14,22 +14,13 @@ import pytest
 
 from agents.testing import REFUSED, TIMEOUT, Answer, policy_of, request_of
 from schemas.codec import Codec
-from schemas.control import PolicyPublished, PolicyShadowed
 from schemas.decision import Decision
 from schemas.identity import Origin
 from schemas.job import AttemptEnded
 from schemas.request import Request
 from schemas.sealed import Body, Sealed
 from schemas.signal import Observation, Observations, SignalSet
-from schemas.topics import (
-    CONTROL_POLICY,
-    DECISIONS,
-    REQUESTS,
-    SHADOW_DECISIONS,
-    inbox_topic,
-    jobs_topic,
-    signals_topic,
-)
+from schemas.topics import DECISIONS, REQUESTS, inbox_topic, jobs_topic, signals_topic
 from tests.streams.scenes import Bag, Scene, Side, differences
 
 YAML = """
@@ -64,7 +55,6 @@ routing:
 deadlines: {request_s: 20, call_s: 2, attempts: 2}
 """
 OTHER_YAML = YAML.replace("keywords: [python]", "keywords: [rust]")
-OTHER = policy_of(OTHER_YAML)
 POLICY = policy_of(YAML)
 TEXTS = ("solve this equation", "python please", "urgent python", "hello")
 WAIT = 11_000
@@ -144,34 +134,6 @@ def signals(*rows: tuple[int, int, int | None, bool]) -> Step:
 async def test_requests_of_every_outcome() -> None:
     """Routed by classifier, by weights, by default and bypassed requests, in two partitions and two runs."""
     await same(Scene(YAML, [publish, ask(*range(40)), 1000, ask(*range(40, 60))]))
-
-
-async def test_a_shadow_that_comes_and_goes() -> None:
-    """Both drivers decide beside by the same shadow, on what was asked while there was one."""
-
-    def tell(policy_hash: str) -> Step:
-        return lambda side: side.put(CONTROL_POLICY, PolicyShadowed(policy_hash, "test", "", side.clock.now))
-
-    def written(side: Side) -> None:
-        published = PolicyPublished(OTHER.hash, OTHER.normal_form, "test", side.clock.now)
-        side.put(CONTROL_POLICY, published)
-
-    steps: list[Step | int] = [
-        publish,
-        written,
-        tell(OTHER.hash),
-        1000,
-        ask(*range(12)),
-        tell(""),
-        1000,
-        ask(*range(12, 18)),
-    ]
-    scene = Scene(YAML, steps)
-    fold, _ = await scene.on_fold()
-    beside = sum(sum(rows.values()) for (topic, _), rows in fold.items() if topic == SHADOW_DECISIONS)
-
-    assert beside == 12
-    await same(scene)
 
 
 async def test_late_and_missing_signals() -> None:
