@@ -47,14 +47,18 @@ class Ledger:
 
     def __init__(self, limit: int = LEDGER_LIMIT) -> None:
         self._limit = limit
-        self._open: dict[str, AttemptStarted] = {}
+        self._open: dict[str, int] = {}
         self._ended: OrderedDict[str, tuple[int, Following | None]] = OrderedDict()
         self._answered: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
 
-    def note(self, record: AttemptStarted | AttemptEnded) -> None:
-        """Note a record of the ledger's topic, in its order."""
+    def note(self, record: AttemptStarted | AttemptEnded, placed_at: int = 0) -> None:
+        """Note a record of the ledger's topic, in its order; *placed_at* is the log's own timestamp (ms).
+
+        A call begins once its start is in the log, which an outage may put long after the worker wrote it.
+        """
         if isinstance(record, AttemptStarted):
-            self._open[record.key] = record
+            over = max(record.started_at, placed_at) + record.call_timeout_ms + GRACE_MS
+            self._open[record.key] = over
             return
         self._open.pop(record.key, None)
         if record.outcome == "unanswered":
@@ -90,9 +94,8 @@ class Ledger:
         known = self._ended.get(job.key)
         if known is not None and now - known[0] <= HORIZON_MS:
             return Verdict("skip", following=known[1])
-        started = self._open.get(job.key)
-        if started is not None:
-            until = started.started_at + started.call_timeout_ms + GRACE_MS
+        if job.key in self._open:
+            until = self._open[job.key]
             if now < until:
                 return Verdict("wait", until)
         return RUN if now >= job.not_before else Verdict("wait", job.not_before)
@@ -103,7 +106,7 @@ class Ledger:
 
     def open_until(self) -> int:
         """Return when (ms) the last open start times out; 0 where none is open."""
-        return max((s.started_at + s.call_timeout_ms + GRACE_MS for s in self._open.values()), default=0)
+        return max(self._open.values(), default=0)
 
     def __len__(self) -> int:
         """Return how many attempts are remembered."""

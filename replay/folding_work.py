@@ -123,7 +123,7 @@ class WorkFold:
                 except UndecodableError:
                     continue
                 if isinstance(record, AttemptStarted | AttemptEnded):
-                    lease.ledger.note(record)
+                    lease.ledger.note(record, envelope.timestamp)
                 if isinstance(record, AttemptEnded):
                     self._desk.learn(record, self._world.clock.now)
 

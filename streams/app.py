@@ -151,7 +151,7 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
                 context.admission(world),
                 context.cluster,
                 context.partitions,
-                world.claims.check_in,
+                world.claims.check_in_when_there_is_room,
             ),
             world,
         )

@@ -31,6 +31,8 @@ INLINE_BYTES = 256 * 1024
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0
 
+_FULL = "claim_store_full"
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimLimits:
@@ -76,9 +78,22 @@ class ClaimCheck:
         try:
             reference = await self._keep(request.request_id, sealed)
         except StoreFull as full:
-            raise Refused("claim_store_full", str(full)) from None
+            raise Refused(_FULL, str(full)) from None
         body = claimed(unseal(sealed), request.body.digest, reference, sealed)
         return replace(request, body=body)
+
+    async def check_in_when_there_is_room(self, request: Request) -> Request:
+        """Return *request* as `check_in` does, for a caller who is no longer there to be refused.
+
+        A record of an inbox is accepted: a full store makes it wait, as one that is away does.
+        Raises `Unavailable`.
+        """
+        try:
+            return await self.check_in(request)
+        except Refused as refused:
+            if refused.code == _FULL:
+                raise Unavailable(refused.message) from refused
+            raise
 
     async def check_in_answer(self, record: Any) -> Any:
         """Return *record* as it is written: a large answer of a Completion or Result is kept in the store.

@@ -67,7 +67,7 @@ class Lease:
         except UndecodableError:
             return
         if isinstance(record, AttemptStarted | AttemptEnded):
-            self.ledger.note(record)
+            self.ledger.note(record, envelope.timestamp)
             if isinstance(record, AttemptEnded):
                 self.desk.learn(record, self.world.now())
 
@@ -81,14 +81,14 @@ class Lease:
             self._starting -= 1
             if not self._starting:
                 self._quiet.set()
-        self.ledger.note(record)
+        self.ledger.note(record, placed.timestamp)
         self._starts.setdefault(offset, placed.offset)
         self._checkpoint(placed)
 
     async def end(self, record: AttemptEnded) -> None:
         """Write that an attempt ended, and wait until the log has it."""
         placed: Placed = await (await self.world.outbox.send(emit_for(record)))
-        self.ledger.note(record)
+        self.ledger.note(record, placed.timestamp)
         self._checkpoint(placed)
 
     def _checkpoint(self, placed: Placed) -> None:

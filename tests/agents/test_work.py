@@ -86,6 +86,14 @@ def test_an_open_start_is_waited_for_until_its_call_times_out() -> None:
     assert ledger.open_until() == until
 
 
+def test_a_start_counts_from_when_the_log_had_it() -> None:
+    """An outage may hold a start back for longer than the call may take, and the call begins after it."""
+    ledger = Ledger()
+    ledger.note(started(job(), "w0", 9, NOW), NOW + 10_000)
+
+    assert ledger.judge(job(), NOW + 7000 + GRACE_MS) == Verdict("wait", NOW + 17_000 + GRACE_MS)
+
+
 @pytest.mark.parametrize("outcome", ["ok", "retry", "advance", "error"])
 def test_an_ended_job_is_skipped(outcome: str) -> None:
     """What an ended attempt caused is in the log; it is not called again, in whatever order it was noted."""

@@ -84,6 +84,18 @@ async def test_a_full_store_refuses_and_keeps_nothing() -> None:
     assert store.kept == {}
 
 
+async def test_what_an_inbox_accepted_waits_for_room() -> None:
+    """Nobody is there to be refused: a full store is waited for, and takes the body once there is room."""
+    store = MemoryClaims()
+    store.full = True
+    claims = ClaimCheck(store, LIMITS)
+    with pytest.raises(Unavailable, match="full"):
+        await claims.check_in_when_there_is_room(REQUEST)
+    store.full = False
+
+    assert (await claims.check_in_when_there_is_room(REQUEST)).body.claim is not None
+
+
 async def test_a_store_that_is_away_for_a_moment_is_asked_again() -> None:
     """Within the budget an outage is not seen."""
     store = MemoryClaims()
