@@ -78,7 +78,7 @@ class ClaimCheck:
         try:
             reference = await self._keep(request.request_id, sealed)
         except StoreFull as full:
-            raise Refused(_FULL, str(full)) from None
+            raise Refused("claim_store_full", str(full)) from None
         body = claimed(unseal(sealed), request.body.digest, reference, sealed)
         return replace(request, body=body)
 
