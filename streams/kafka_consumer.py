@@ -149,7 +149,7 @@ class KafkaConsumer:
         try:
             await admin.start()
             (found,) = await admin.describe_consumer_groups([self._group])
-        except KafkaError:
+        except (KafkaError, TimeoutError):
             return False
         finally:
             await admin.close()
@@ -187,7 +187,7 @@ class KafkaConsumer:
             found = await admin.list_consumer_group_offsets(
                 self._group, partitions=[self._log.native(tp) for tp in partitions]
             )
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             raise unavailable("ask the commits of", self._group, error) from error
         finally:
             await admin.close()

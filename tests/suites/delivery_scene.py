@@ -23,6 +23,7 @@ from tests.suites.log_suite import PARTITIONS, Bench
 
 GROUP = "copy"
 YAML = "providers: {models: [{name: small, backend_refs: [{name: north}]}]}\nrouting: {decisions: []}\n"
+_KILL_S = 15.0
 Step = Callable[[Envelope], Awaitable[None]]
 
 
@@ -134,6 +135,7 @@ class Scene:
         self._step = step
         self._stage = {"chunk": 1, "concurrency": 4, **stage}
         self.accepts: type | None = None
+        bench.afterwards.append(self.end)
 
     async def life(self, instance: str = "m1", limits: LetterLimits | None = None) -> Life:
         """Start another process."""
@@ -156,8 +158,10 @@ class Scene:
         """Return the committed offset of each partition."""
         tps = [(REQUESTS, p) for p in range(PARTITIONS)]
         asker = self.bench.log.consumer(f"{self.bench.log.prefix}.{GROUP}", [REQUESTS], "asker")
-        found = await asker.committed(tps)
-        await asker.stop()
+        try:
+            found = await asker.committed(tps)
+        finally:
+            await asker.stop()
         return {p: c.offset for (_, p), c in found.items()}
 
     async def letters(self) -> list[DeadLetter]:
@@ -170,6 +174,12 @@ class Scene:
         """Stop every life."""
         for life in self.lives:
             await life.stop()
+
+    async def end(self) -> None:
+        """Kill whatever life a failed test left behind: it would keep its loop and its broker busy."""
+        for life in self.lives:
+            with suppress(Exception):
+                await asyncio.wait_for(life.kill(), _KILL_S)
 
 
 async def nothing(_: Envelope) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -30,6 +30,7 @@ class Bench(ABC):
     def __init__(self, log: Log) -> None:
         self.log = log
         self.members: list[Member] = []
+        self.afterwards: list[Callable[[], Awaitable[None]]] = []
 
     @abstractmethod
     async def crash(self, consumer: Consumer) -> None:
@@ -46,7 +47,9 @@ class Bench(ABC):
         return member
 
     async def close(self) -> None:
-        """Stop every member that a failed test left behind."""
+        """Stop every member, and whatever else, that a failed test left behind."""
+        for end in self.afterwards:
+            await end()
         for member in self.members:
             if not member.ended:
                 await member.stop()
