@@ -160,16 +160,41 @@ class Gather:
         if pending.demanded is not None and not pending.missing():
             self._complete(origin)
 
-    def strays(self, end: int) -> list[tuple[str, Arrival]]:
-        """Take out what claims an origin at or after *end*, where `requests` ends: of no request."""
+    def strays_at(self) -> int | None:
+        """Return when (ms) `strays` should be asked for; None while nothing is ahead of `requests`."""
+        if any(box.held for source, box in self._inputs.items() if source != self.REQUESTS):
+            return 0
+        stamps = [part.timestamp for origin in self._early for part in self._pending[origin].parts.values()]
+        return min(stamps) + GRACE_MS if stamps else None
+
+    def strays(self, end: int, now: int) -> list[tuple[str, int]]:
+        """Take out what claims an origin at or after *end*, where `requests` ends: (input, its offset).
+
+        What lies inside the window is given a second of grace, and would else meet a later request.
+        """
         found = []
         for source, box in self._inputs.items():
             while source != self.REQUESTS and box.held and box.held[0].origin >= end:
                 arrival = box.held.popleft()
                 box.position = arrival.offset + 1
-                found.append((source, arrival))
+                found.append((source, arrival.offset))
+        for origin in [origin for origin in self._early if origin >= end]:
+            found += self._take_out(origin, end, now)
         self._drain()
         return found
+
+    def _take_out(self, origin: int, end: int, now: int) -> list[tuple[str, int]]:
+        pending = self._pending[origin]
+        if any(now < part.timestamp + GRACE_MS for part in pending.parts.values()):
+            return []
+        self._early.remove(origin)
+        heapq.heapify(self._early)
+        del self._pending[origin]
+        for source in pending.parts:
+            # Behind it lie records of requests before *end*, which it has kept from being committed.
+            box = self._inputs[source]
+            box.unsettled = deque((at, min(claimed, end - 1)) for at, claimed in box.unsettled)
+        return [(source, part.offset) for source, part in pending.parts.items()]
 
     def ready(self) -> list[Gathered]:
         """Return the origins that became complete since the last call, each exactly once."""

@@ -41,6 +41,7 @@ from schemas.topics import (
 WINDOW = 1024
 HORIZON_MS = 24 * 3600 * 1000
 SEEN_LIMIT = 500_000
+BEHIND_THE_LAST = "its origin lies behind the last request"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agents.errors import InvalidRecord, PolicyMissing, Unavailable
-from agents.gather import GRACE_MS, NO_DEADLINE, Arrival, Gather, Gathered
+from agents.gather import GRACE_MS, NO_DEADLINE, NO_ORIGIN, Arrival, Gather, Gathered
 from agents.lanes import BreakerLimits, Lanes
 from agents.lost import Origins
 from agents.policy import Policy, PolicyBook
@@ -19,6 +19,7 @@ from agents.ports import Complete
 from agents.providers import ProviderConfig
 from agents.step import dead_letter
 from agents.topology import (
+    BEHIND_THE_LAST,
     Emit,
     JoinStage,
     MapStage,
@@ -309,6 +310,7 @@ class _JoinFold:
 
     def due(self) -> int | None:
         times = [t for lane in self._lanes.values() for t in lane.deadlines.values()]
+        times += [t for lane in self._lanes.values() if (t := lane.gather.strays_at()) is not None]
         return min((t for t in times if t > self._world.clock.now), default=None)
 
     def _lane(self, p: int) -> _Lane:
@@ -326,25 +328,24 @@ class _JoinFold:
         arrivals: list[Arrival] = []
         for envelope in self._world.shelf.after((topic, p), lane.position[topic], _BATCH):
             try:
-                arrivals.append(self._arrival(lane, topic, envelope))
+                arrivals.append(self._arrival(p, lane, topic, envelope))
             except PolicyMissing:
                 break
             lane.position[topic] = envelope.offset + 1
         lane.gather.offer(topic, arrivals)
         return self._act(p, lane) or bool(arrivals)
 
-    def _arrival(self, lane: _Lane, topic: str, envelope: Envelope) -> Arrival:
+    def _arrival(self, p: int, lane: _Lane, topic: str, envelope: Envelope) -> Arrival:
         try:
             record = self._world.codec.decode_as(self._accepts[topic], envelope.value)
         except UndecodableError as error:
-            self._world.bury(self._stage.name, envelope, error)
-            origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
-            return unplaced(envelope) if origin is None else missing(envelope, origin)
+            return self._unusable(lane, topic, envelope, error)
         try:
             arrival = self._stage.arrive(topic, envelope, record)
+            if topic == self._stage.reads_back and arrival.origin >= self._world.shelf.end((REQUESTS, p)):
+                raise InvalidRecord(BEHIND_THE_LAST)  # noqa: TRY301 - as if it were of another partition
         except InvalidRecord as error:
-            self._world.bury(self._stage.name, envelope, error)
-            return unplaced(envelope)
+            return self._unusable(lane, topic, envelope, error)
         self._stage.note(lane.state, envelope, record)
         if topic == REQUESTS:
             for source in lane.origins.note(record.request_id, envelope.offset):
@@ -352,6 +353,11 @@ class _JoinFold:
         if topic == REQUESTS and arrival.decide_by < NO_DEADLINE:
             lane.deadlines[arrival.origin] = arrival.decide_by + GRACE_MS
         return arrival
+
+    def _unusable(self, lane: _Lane, topic: str, envelope: Envelope, error: Exception) -> Arrival:
+        self._world.bury(self._stage.name, envelope, error)
+        origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
+        return unplaced(envelope) if origin is None else missing(envelope, origin)
 
     def _expire(self, p: int, lane: _Lane) -> bool:
         now = self._world.clock.now
@@ -363,10 +369,12 @@ class _JoinFold:
         return self._act(p, lane)
 
     def _drop_strays(self, p: int, lane: _Lane) -> None:
-        for topic, arrival in lane.gather.strays(self._world.shelf.end((REQUESTS, p))):
-            envelope = self._world.shelf.at((topic, p), arrival.offset)
-            error = InvalidRecord("its origin lies behind the last request")
-            self._world.bury(self._stage.name, envelope, error)
+        end, now = self._world.shelf.end((REQUESTS, p)), self._world.clock.now
+        for topic, offset in lane.gather.strays(end, now):
+            envelope = self._world.shelf.at((topic, p), offset)
+            arrival = self._unusable(lane, topic, envelope, InvalidRecord(BEHIND_THE_LAST))
+            if arrival.origin != NO_ORIGIN:
+                lane.gather.lose(topic, arrival.origin)
 
     def _act(self, p: int, lane: _Lane) -> bool:
         moved = False

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.errors import InvalidRecord, PolicyMissing, Unavailable
-from agents.gather import Arrival, Gather, Gathered
+from agents.gather import NO_ORIGIN, Arrival, Gather, Gathered
 from agents.lost import Origins
-from agents.topology import Emit, JoinStage, gather_for, missing, unplaced
+from agents.topology import BEHIND_THE_LAST, Emit, JoinStage, gather_for, missing, unplaced
 from schemas.codec import UndecodableError
+from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.topics import REQUESTS
 from streams.log import TP, Commit, Placed
@@ -51,6 +52,7 @@ class JoinRunner:
         self._burial = world.letters.of(stage.name, stage.role)
         self._accepts = dict(zip(self.topics, stage.accepts, strict=True))
         self._lanes: dict[int, _Lane] = {}
+        self._ends: dict[TP, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress = Progress()
         self._stepping = asyncio.Lock()
@@ -97,7 +99,7 @@ class JoinRunner:
             last = envelope.offset + 1
             if envelope.offset % _CHECKPOINT_EVERY == 0:
                 checkpoints.append((envelope.timestamp, envelope.offset))
-            self._read_back(state, envelope, start[REQUESTS], written)
+            await self._read_back(state, envelope, start[REQUESTS], written)
         known = [] if own[0] in self._stage.inputs else list(written)
         gather, origins = gather_for(self._stage, start, known), Origins(self._stage.window)
         lane = _Lane(gather, state, origins, dict(written), last, checkpoints)
@@ -105,15 +107,25 @@ class JoinRunner:
             lane.written.clear()
         return lane
 
-    def _read_back(self, state: Any, envelope: Envelope, low: int, written: dict[int, int]) -> None:
+    async def _read_back(self, state: Any, envelope: Envelope, low: int, written: dict[int, int]) -> None:
         try:
-            record = self._world.codec.decode(envelope.value)
-        except UndecodableError:
-            return
+            record = self._world.codec.decode_as(Decision, envelope.value)
+            origin = (await self._derived(envelope, record)).origin
+        except (UndecodableError, InvalidRecord):
+            return  # a dead letter, by whoever has it as input
         self._stage.note(state, envelope, record)
-        origin = getattr(record, "origin", None)
-        if origin is not None and origin.offset >= low:
-            written.setdefault(origin.offset, envelope.offset)
+        if origin >= low:
+            written.setdefault(origin, envelope.offset)
+
+    async def _derived(self, envelope: Envelope, record: Any) -> Arrival:
+        """Place a record that is noted as first of its request, which must exist then."""
+        arrival = self._stage.arrive(envelope.topic, envelope, record)
+        place = (REQUESTS, envelope.partition)
+        if arrival.origin >= self._ends.get(place, 0):
+            self._ends.update(await self._world.log.ends([place]))
+        if arrival.origin >= self._ends[place]:
+            raise InvalidRecord(BEHIND_THE_LAST)
+        return arrival
 
     async def revoked(self, partitions: frozenset[TP]) -> None:
         """Forget the partitions; their next owner reads the pending inputs again."""
@@ -135,23 +147,28 @@ class JoinRunner:
         try:
             record = self._world.codec.decode_as(self._accepts[topic], envelope.value)
         except UndecodableError as error:
-            await self._burial.bury(envelope, error)
-            origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
-            return unplaced(envelope) if origin is None else missing(envelope, origin)
+            return await self._unusable(lane, topic, envelope, error)
         if topic == self._stage.reads_back and envelope.offset % _CHECKPOINT_EVERY == 0:
             lane.checkpoints.append((envelope.timestamp, envelope.offset))
         try:
             arrival = await self._placed(topic, envelope, record)
         except InvalidRecord as error:
-            await self._burial.bury(envelope, error)
-            return unplaced(envelope)
+            return await self._unusable(lane, topic, envelope, error)
         self._stage.note(lane.state, envelope, record)
         if topic == REQUESTS:
             for source in lane.origins.note(record.request_id, envelope.offset):
                 lane.gather.lose(source, envelope.offset)
         return arrival
 
+    async def _unusable(self, lane: _Lane, topic: str, envelope: Envelope, error: Exception) -> Arrival:
+        """Bury what belongs nowhere; the request that its key names does not wait for it."""
+        await self._burial.bury(envelope, error)
+        origin = None if topic == REQUESTS else lane.origins.lose(envelope.key, topic)
+        return unplaced(envelope) if origin is None else missing(envelope, origin)
+
     async def _placed(self, topic: str, envelope: Envelope, record: Any) -> Arrival:
+        if topic == self._stage.reads_back:
+            return await self._derived(envelope, record)
         while True:
             try:
                 return self._stage.arrive(topic, envelope, record)
@@ -218,9 +235,14 @@ class JoinRunner:
         return emits
 
     async def _original(self, p: int, offset: int) -> Envelope:
-        async for envelope in self._world.log.read({(REQUESTS, p): offset}):
-            return envelope
-        return Envelope(REQUESTS, p, offset, 0, None, None)
+        return await self._record(REQUESTS, p, offset)
+
+    async def _record(self, topic: str, p: int, offset: int) -> Envelope:
+        async for envelope in self._world.log.read({(topic, p): offset}):
+            if envelope.offset == offset:
+                return envelope
+            break
+        return Envelope(topic, p, offset, 0, None, None)
 
     async def _settle(self, p: int, lane: _Lane, sent: list[tuple[int, list[Any]]]) -> None:
         for origin, acks in sent:
@@ -276,13 +298,15 @@ class JoinRunner:
 
     async def _drop_strays(self, p: int, lane: _Lane) -> None:
         """Bury what claims to derive from a request that does not exist; it would be held for ever."""
-        if not any(topic != REQUESTS for topic in lane.gather.paused()):
+        now, due = self._world.now(), lane.gather.strays_at()
+        if due is None or now < due:
             return
         end = (await self._world.log.ends([(REQUESTS, p)]))[REQUESTS, p]
-        for topic, arrival in lane.gather.strays(end):
-            async for envelope in self._world.log.read({(topic, p): arrival.offset}):
-                await self._burial.bury(envelope, InvalidRecord("its origin lies behind the last request"))
-                break
+        for topic, offset in lane.gather.strays(end, now):
+            envelope = await self._record(topic, p, offset)
+            arrival = await self._unusable(lane, topic, envelope, InvalidRecord(BEHIND_THE_LAST))
+            if arrival.origin != NO_ORIGIN:
+                lane.gather.lose(topic, arrival.origin)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for acknowledgements that are outstanding."""
