@@ -1,7 +1,8 @@
 """Records to bytes and back, in the Confluent wire format: 0, a 4-byte schema id, the Avro body.
 
-The schemas and their ids are the committed ones. fastavro does the work; `schemas.reference`
-holds the same codec over the reference library, and tests hold the two equal.
+The schemas and their ids are the committed ones. `schemas.compiled` does the work where asked to, as
+hosts and replay do, else fastavro; `schemas.reference` is the same over the reference library. Tests hold
+all three equal.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def committed() -> Mapping[int, SchemaEntry]:
 class Codec:
     """Encodes and decodes records with the committed schemas, and decodes with *older* ones too.
 
-    *compiled* writes and reads today's schemas with `schemas.compiled`, which gives the same bytes. What
-    has more than *largest* bytes is not decoded.
+    *compiled* writes and reads today's schemas with `schemas.compiled`, which gives the same bytes and is
+    stricter: a number of more than 64 bits, which fastavro cuts down, is undecodable. What has more than
+    *largest* bytes is not decoded.
     """
 
     def __init__(

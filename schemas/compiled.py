@@ -70,9 +70,11 @@ def _count(data: bytes, at: int) -> tuple[int, int]:
     if not z & 1:
         return z >> 1, at
     # A negative count is followed by the block's size in bytes, which is of no use here.
-    while data[at] & _MORE:
-        at += 1
-    return (z >> 1) + 1, at + 1
+    size = data[at]
+    at += 1
+    if size & _MORE:
+        _, at = _tail(data, at, size)
+    return (z >> 1) + 1, at
 
 
 @lru_cache(maxsize=1024)

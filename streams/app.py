@@ -101,15 +101,20 @@ class Tuning:
     regions: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_world(
+def make_world(  # noqa: PLR0913 - what the composition root composes
     log: Log,
     telemetry: Telemetry,
     worker: str,
     claims: ClaimCheck | None = None,
     limits: LetterLimits | None = None,
+    *,
+    compiled: bool = True,
 ) -> World:
-    """Return what runners need, around *log*; without *claims* large bodies are refused."""
-    codec = Codec(largest=(limits or LetterLimits()).record_bytes)
+    """Return what runners need, around *log*; without *claims* large bodies are refused.
+
+    *compiled* chooses the codec written out per record, else fastavro: the bytes are the same.
+    """
+    codec = Codec(compiled=compiled, largest=(limits or LetterLimits()).record_bytes)
     outbox = Outbox(log, codec, worker)
     outbox.sent = telemetry.sent
     pauses = Pauses(codec)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     linger_s: float = Field(default=60.0, ge=0)
     connect_budget_s: float = Field(default=2.0, gt=0)
     regions: dict[str, str] = Field(default_factory=dict)
+    codec: Literal["compiled", "fastavro"] = "compiled"
     record_bytes: int = Field(default=RECORD_BYTES, ge=1024, le=MAX_BYTES)
     dead_letters_in_a_row: int = Field(default=200, ge=0)
     dead_letter_ratio: float = Field(default=0.5, ge=0, le=1)

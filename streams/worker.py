@@ -130,6 +130,7 @@ class Worker:
                 self._instance,
                 self._settings.claim_check(),
                 self._settings.letter_limits,
+                compiled=self._settings.codec == "compiled",
             )
             await world.policies.start()
             stack.push_async_callback(world.policies.stop)

@@ -179,3 +179,30 @@ def test_an_id_of_another_size_is_refused(codec: Codec) -> None:
 
     with pytest.raises(ValueError, match=r"size|fixed"):
         codec.encode(replace(rating, request_id=b"short"))
+
+
+@pytest.mark.parametrize(
+    "varint",
+    [b"\x80" * 9 + b"\x02", b"\xff" * 9 + b"\x7f", b"\x80" * 10 + b"\x01", b"\x82" + b"\x80" * 10 + b"\x00"],
+    ids=["65 bits", "70 bits", "77 bits", "a small one drawn out"],
+)
+def test_a_varint_beyond_64_bits_is_undecodable(varint: bytes) -> None:
+    """As in the reference library; fastavro would cut it down to another number."""
+    (request,) = [r for r in SAMPLES if isinstance(r, Request)]
+    wire = CODEC.encode(replace(request, priority=0))
+    assert wire.endswith(b"\x00")
+
+    with pytest.raises(UndecodableError):
+        COMPILED.decode(wire[:-1] + varint)
+
+
+def test_the_size_of_a_block_is_a_number_of_64_bits_too() -> None:
+    """However long the varint of a size is, which nothing uses, it ends within its ten bytes."""
+    record = Facts(("a",), ())
+    decision = next(s for s in SAMPLES if isinstance(s, Decision))
+    wire = CODEC.encode(replace(decision, core=replace(decision.core, facts=record)))
+    whole = body_of(Facts, record)
+    assert wire.count(whole) == 1
+
+    with pytest.raises(UndecodableError):
+        COMPILED.decode(wire.replace(whole, b"\x01" + b"\x80" * 11 + b"\x01" + b"\x02a" + b"\x00\x00"))

@@ -147,7 +147,7 @@ class Play:
         load_registries()
         self.policy: Policy = policy_of(yaml)
         self.clock = VirtualClock(START)
-        self.codec = Codec()
+        self.codec = Codec(compiled=True)
         self.partitions = partitions
         counts = topic_counts(self.policy.provider_names, partitions)
         self.log = MemoryLog(counts, self.clock.millis)

@@ -49,7 +49,7 @@ class Side:
     ) -> None:
         self.policy = policy
         self.clock = clock
-        self.codec = Codec()
+        self.codec = Codec(compiled=True)
         self.classifier, self.provider = fakes
 
     def append(
@@ -240,7 +240,7 @@ def _digest(value: bytes | None) -> int:
 
 def differences(fold: Bag, host: Bag) -> list[str]:
     """Return what only one of the two emitted, decoded, one line for each record."""
-    codec = Codec()
+    codec = Codec(compiled=True)
     lines = []
     for place in sorted({*fold, *host}):
         ours, theirs = fold.get(place, Counter()), host.get(place, Counter())
