@@ -121,6 +121,11 @@ class Gather:
         return self._order[0] if self._order else self._inputs[self.REQUESTS].position
 
     @property
+    def requested(self) -> int:
+        """The offset in `requests` before which every request has been let in."""
+        return self._inputs[self.REQUESTS].position
+
+    @property
     def held(self) -> int:
         """How many records are in memory: pending parts, requests and what was read too early."""
         return sum(len(p.parts) + 1 for p in self._pending.values()) + sum(

@@ -120,7 +120,9 @@ class JoinRunner:
     async def _derived(self, envelope: Envelope, record: Any) -> Arrival:
         """Place a record that is noted as first of its request, which must exist then."""
         arrival = self._stage.arrive(envelope.topic, envelope, record)
-        place = (REQUESTS, envelope.partition)
+        place, lane = (REQUESTS, envelope.partition), self._lanes.get(envelope.partition)
+        if lane is not None and arrival.origin < lane.gather.requested:
+            return arrival
         if arrival.origin >= self._ends.get(place, 0):
             self._ends.update(await self._world.log.ends([place]))
         if arrival.origin >= self._ends[place]:
