@@ -111,7 +111,9 @@ async def test_what_ends_or_fails_its_step_is_set_aside_told_and_redriven(tmp_pa
 
     assert first.code == 1
     assert told == {f"c-{ENDS}": "dead_lettered", f"c-{RAISES}": "dead_lettered"}
-    letters = {row["request_id"]: (row["stage"], row["error"], row["attempts"]) for row in listed.report}
+    letters = {
+        row["request_id"]: (row["stage"], row["error"], row["attempts"]) for row in listed.report["letters"]
+    }
     assert letters == {
         id_of(ENDS): ("decision", "PoisonRecord", 3),
         id_of(RAISES): ("decision", "ZeroDivisionError", 1),
