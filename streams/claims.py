@@ -31,8 +31,6 @@ INLINE_BYTES = 256 * 1024
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0
 
-_FULL = "claim_store_full"
-
 
 @dataclass(frozen=True, slots=True)
 class ClaimLimits:
@@ -91,7 +89,7 @@ class ClaimCheck:
         try:
             return await self.check_in(request)
         except Refused as refused:
-            if refused.code == _FULL:
+            if refused.code == "claim_store_full":
                 raise Unavailable(refused.message) from refused
             raise
 
