@@ -17,7 +17,7 @@ from schemas.signal import SignalSet
 
 Sets = Sequence[tuple[str, SignalSet]]
 REQUESTED_MODEL = "requested_model"
-_TAG = "selection"
+TAG = "selection"
 _OK = "ok"
 _NOTHING = Projected()
 
@@ -104,7 +104,7 @@ def _selected(case: _Case, rule: DecisionRule, verdict: Verdict) -> DecisionCore
         return _failed(case, "no_candidate")
     odds = selector.odds(candidates)
     salt = selector.salt or f"{case.recipe}/{rule.name}"
-    draw = unit(salt, case.request_id, 0, _TAG)
+    draw = unit(salt, case.request_id, 0, TAG)
     index = pick(odds.propensities, draw)
     names = tuple(c.model for c in candidates)
     fallbacks = tuple(name for name in dict.fromkeys(names) if name != names[index])

@@ -56,7 +56,9 @@ class Plugin(Part):
 class Decision(Part):
     """A rule and the candidates that answer when it matches.
 
-    A `tier` of 0 is none. What a stage other than the decision reads is kept as it is written.
+    A `tier` of 0 is none. `safety` (ours) marks a decision that must not flip unseen; where it is false
+    it is left out of the normal form, so that older hashes stay. What a stage other than the decision
+    reads is kept as it is written.
     """
 
     name: str = ""
@@ -74,6 +76,7 @@ class Decision(Part):
     output_contract: str = ""
     output_contract_spec: Mapping[str, Any] = Field(default_factory=dict)
     annotations: Mapping[str, Any] = Field(default_factory=dict)
+    safety: bool = Field(default=False, exclude_if=lambda marked: not marked)
 
     @field_validator("algorithm")
     @classmethod

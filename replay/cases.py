@@ -53,13 +53,23 @@ def cases(view: LogView) -> Iterator[Case | Unreadable]:
     """
     codec = Codec(view.schemas().values(), compiled=True)
     for partition in range(view.topics().get(DECISIONS, 0)):
-        raw = _inputs_of(view, codec, partition)
-        for envelope in view.read(DECISIONS, partition):
-            decision = _decision(codec, envelope)
-            if isinstance(decision, Unreadable):
-                yield decision
-            else:
-                yield _case(codec, envelope, decision, raw)
+        for _, case in cases_in(view, codec, partition):
+            yield case
+
+
+def cases_in(
+    view: LogView, codec: Codec, partition: int, after: int = -1
+) -> Iterator[tuple[Envelope, Case | Unreadable]]:
+    """Yield every record of *partition* of `decisions` beyond offset *after*, as it is and as read."""
+    raw = _inputs_of(view, codec, partition)
+    for envelope in view.read(DECISIONS, partition):
+        if envelope.offset <= after:
+            continue
+        decision = _decision(codec, envelope)
+        yield (
+            envelope,
+            decision if isinstance(decision, Unreadable) else _case(codec, envelope, decision, raw),
+        )
 
 
 def _decision(codec: Codec, envelope: Envelope) -> Decision | Unreadable:

@@ -53,7 +53,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return asdict(self)
+        lacking = self.missing_inputs / self.decisions if self.decisions else 0.0
+        return asdict(self) | {"unknown_share": lacking}
 
 
 @dataclass(slots=True)

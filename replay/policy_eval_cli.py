@@ -14,6 +14,7 @@ from agents.engine.scalar import ABSENT
 from agents.engine.scalar import OK as KNOWN
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
+from replay.comparison_cli import diff_over
 from replay.policy_cli import read_policy, read_text
 from replay.policy_difference import difference, lines_of
 from replay.policy_drawing import drawn
@@ -204,14 +205,31 @@ def _of_request(policy: Policy, path: Path, recipe: str) -> _Vectors:
     return [(entries[0].get("id"), recipe, Observations.of(list(rows)), ABSENT)]
 
 
-def _diff(context: typer.Context, one: Needed, other: Needed, *, as_json: Json = False) -> None:
+def _diff(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
+    one: Needed,
+    other: Needed,
+    *,
+    log: Annotated[
+        str | None, typer.Option(help="A kept log or an archive: what differs for its requests.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a comment for a pull request.")] = False,
+    as_json: Json = False,
+) -> None:
     """Tell which decisions, rules, signals and models differ between two policies.
 
-    Exits 0 if they are the same policy, 1 if not, 2 for what cannot be read.
+    Exits 0 if they are the same policy, 1 if not, 2 for what cannot be read. With --log exits 1 if a
+    decision marked `safety: true` is won or lost by any request, 4 if over 1 % lack signals, else 0.
     """
     try:
-        found = difference(read_policy(one, context.obj), read_policy(other, context.obj))
+        policies = read_policy(one, context.obj), read_policy(other, context.obj)
     except ConfigError as error:
         _refuse("diff", error)
+    if log is not None:
+        form = "json" if as_json else "markdown" if markdown else "text"
+        raise typer.Exit(diff_over(log, *policies, form))
+    if markdown:
+        _refuse("diff", "--markdown needs --log")
+    found = difference(*policies)
     typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines_of(found)))
     raise typer.Exit(OK if found["same"] else NO)

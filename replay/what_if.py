@@ -8,9 +8,9 @@ from typing import Any
 from agents.decision import REQUESTED_MODEL, decide
 from agents.errors import RouterError
 from agents.policy import Policy
-from agents.policy_model import BYPASS
 from replay.explain import plain, rule_tree
 from replay.flips import Search, smallest_flips
+from replay.outcomes import recipe_of
 from replay.trail import Trail
 from schemas.decision import DecisionCore
 
@@ -29,7 +29,7 @@ def what_if(found: Trail, policy: Policy) -> Json:
     if found.decision is None:
         raise UndecidedError(f"the log holds no decision of request {found.request_id.hex()} yet")
     logged: DecisionCore = found.decision.record.core
-    recipe = _recipe(logged, policy)
+    recipe = recipe_of(logged.facts.get(REQUESTED_MODEL) or "", logged.recipe, policy)
     sets = [(seen.record.role, seen.record) for seen in found.signals]
     would = decide(policy, recipe=recipe, request_id=found.request_id, sets=sets, facts=logged.facts)
     same = (logged.decision, logged.chosen, logged.outcome) == (would.decision, would.chosen, would.outcome)
@@ -46,12 +46,6 @@ def what_if(found: Trail, policy: Policy) -> Json:
         vector = evaluator.vector([record.observations for _, record in ordered])
         answer["flips"] = _told(smallest_flips(evaluator, vector))
     return answer
-
-
-def _recipe(logged: DecisionCore, policy: Policy) -> str:
-    """Return the recipe that *policy* runs for the model that was asked for, else the root's."""
-    found = policy.recipe_for(logged.facts.get(REQUESTED_MODEL) or "")
-    return found if found is not None else BYPASS if logged.recipe == BYPASS else ""
 
 
 def _shown(core: DecisionCore) -> Json:

@@ -1,0 +1,112 @@
+"""The commands over what a policy would change: ``replay archive``, and the ``--log`` of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from agents.errors import ConfigError, InvalidRecord
+from agents.policy import Policy
+from replay.archive import Source, archive
+from replay.archive_files import Files
+from replay.comparison import Comparison, compare
+from replay.comparison_report import lines_of, markdown_of, report
+from replay.logged import logged_at
+from replay.policy_difference import difference
+from replay.policy_difference import lines_of as differing
+from schemas.logdir import LogDir, LogDirError
+
+OK, NO, USAGE, NOT_ENOUGH = 0, 1, 2, 4
+UNKNOWN_LIMIT = 0.01
+"""The share of decisions that may need signals which the log does not hold."""
+
+_UNUSABLE = (LogDirError, ConfigError, InvalidRecord, OSError)
+
+
+def register(commands: typer.Typer) -> None:
+    """Add ``archive`` to the group ``replay``."""
+    commands.command("archive")(_archive)
+
+
+def _archive(
+    log: Annotated[Path, typer.Option("--log", help="A directory that --keep-log wrote.")],
+    out: Annotated[str, typer.Option("--out", help="A folder, or a URI such as s3://bucket/folder.")],
+    *,
+    bodies: Annotated[
+        bool, typer.Option("--bodies", help="Keep bodies and answers, sealed as they are.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a kept log as Parquet by date and tenant; run again, it adds what is new.
+
+    Exits 2 for what is no log, or an archive of another cluster.
+    """
+    try:
+        opened = LogDir(log)
+        source = Source(opened, opened.manifest.cluster_id, opened.manifest.prefix)
+        done = archive(source, Files(out), bodies=bodies)
+    except _UNUSABLE as error:
+        typer.echo(f"replay archive: {error}", err=True)
+        raise typer.Exit(USAGE) from None
+    if as_json:
+        typer.echo(orjson.dumps(done.as_json(), option=orjson.OPT_INDENT_2))
+        return
+    rows = ", ".join(f"{count} {kind}" for kind, count in sorted(done.rows.items())) or "nothing new"
+    typer.echo(rows + (f"; {done.unreadable} records are unreadable and left out" if done.unreadable else ""))
+
+
+def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:
+    """Print what *policy* changes for the decisions logged at *log* and return the exit code."""
+    try:
+        found = _compared(log, policy, None)
+    except _UNUSABLE as error:
+        typer.echo(f"replay decide: {error}", err=True)
+        return USAGE
+    answer = report(found, policy)
+    typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines_of(answer)))
+    return enough(found, log)
+
+
+def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
+    """Print what changes from *one* to *other* over *log* as text, json or markdown; return the exit code."""
+    try:
+        found = _compared(log, other, one)
+    except _UNUSABLE as error:
+        typer.echo(f"policy diff: {error}", err=True)
+        return USAGE
+    answer = report(found, other, one)
+    if form == "json":
+        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
+    elif form == "markdown":
+        typer.echo(markdown_of(answer, differing(difference(one, other))), nl=False)
+    else:
+        typer.echo("\n".join(lines_of(answer)))
+    if answer["safety_flips"]:
+        typer.echo("policy diff: a decision marked as safety flips", err=True)
+        return NO
+    return enough(found, log)
+
+
+def _compared(log: str, new: Policy, old: Policy | None) -> Comparison:
+    with Console(stderr=True, highlight=False).status("deciding") as status:
+        return compare(logged_at(log), new, old, lambda count: status.update(f"deciding: {count}"))
+
+
+def enough(found: Comparison, log: str) -> int:
+    """Say on stderr if *found* is too little to go by, and return the exit code."""
+    if not found.decisions:
+        typer.echo(f"{log}: the log holds no decision, so there is nothing to compare", err=True)
+        return NOT_ENOUGH
+    if found.unknown_share > UNKNOWN_LIMIT:
+        names = ", ".join(sorted(found.lacking)[:5])
+        typer.echo(
+            f"{log}: {found.unknown_share:.2%} of decisions need signals that the log does not hold, more "
+            f"than {UNKNOWN_LIMIT:.0%}: {names}; what is printed takes them as unknown",
+            err=True,
+        )
+        return NOT_ENOUGH
+    return OK

@@ -1,0 +1,311 @@
+"""Logged decisions in batches, from an archive or from a kept log: what both have as columns.
+
+A partition is read in the order of its offsets, a batch at a time; of a request the first decision
+counts, later ones are repeats. What its calls cost is looked up by the place of the request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from agents.decision import REQUESTED_MODEL
+from agents.errors import InvalidRecord
+from replay.archive import CHUNK, MANIFEST, commits_in
+from replay.archive_files import Files
+from replay.archive_rows import NOBODY, SIGNALS, Row, table_of
+from replay.cases import Case, cases_in
+from replay.outcomes import Asked, Codes, Flags, Words, coded
+from replay.view import LogView
+from schemas.codec import Codec, UndecodableError
+from schemas.completion import Completion
+from schemas.logdir import LogDir
+from schemas.request import Request
+from schemas.topics import COMPLETIONS, DECISIONS, REQUESTS
+
+Floats = NDArray[np.float64]
+
+_CORE = ("outcome", "failure", "decision", "chosen")
+_FACTS = ("core.facts.name", "core.facts.value")
+_COLUMNS = ["request_id", "origin.offset", *(f"core.{name}" for name in (*_CORE, "recipe")), *_FACTS]
+_SEEN = ("type", "name", "label", "matched", "confidence", "value", "status")
+_OBSERVED = [f"observations.list.element.{name}" for name in _SEEN]
+_BILLED = ["origin.offset", "step", "branch", "attempt", "model", "prompt_tokens", "completion_tokens"]
+_BILLED += ["cost_usd"]
+_TEXTS = [f"core.{name}" for name in (*_CORE, "recipe")]
+_CODED = [f"observations.list.element.{name}" for name in ("type", "name", "label", "status")]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some decisions and, row by row, the signals that each was made of and whose (in `tenants`) it was."""
+
+    tenant: Codes
+    tenants: Sequence[str]
+    decisions: pa.Table
+    signals: pa.Array
+
+    def only(self, rows: Flags) -> Batch:
+        """Return the rows that *rows* marks."""
+        at = pa.array(np.flatnonzero(rows))
+        return Batch(self.tenant[rows], self.tenants, self.decisions.take(at), self.signals.take(at))
+
+
+class Logged(Protocol):
+    """Where logged decisions are."""
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that hold any decision."""
+        ...
+
+    def batches(self, partition: int) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order."""
+        ...
+
+    def completions(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the completions of *partition* in order."""
+        ...
+
+    def policies(self) -> Mapping[str, str]:
+        """Return the normal form of each policy, by hash."""
+        ...
+
+
+def logged_at(where: str) -> Logged:
+    """Return the archive or kept log at *where*; raises `LogDirError` if it is neither, `InvalidRecord`."""
+    if "://" in where:
+        return ArchivedLog(Files(where))
+    manifest = Path(where) / MANIFEST
+    if manifest.is_file():
+        try:
+            archived = "format" in json.loads(manifest.read_bytes())
+        except ValueError:
+            archived = False
+        if archived:
+            return ArchivedLog(Files(where))
+    return KeptLog(LogDir(where))
+
+
+class ArchivedLog:
+    """The archive in *files*; raises `InvalidRecord` if there is none."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        try:
+            self.manifest = json.loads(files.read_bytes(MANIFEST))
+        except (OSError, ValueError):
+            raise InvalidRecord(f"{files.root}: no archive, it has no readable {MANIFEST}") from None
+        self._commits = commits_in(files)
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that hold any decision."""
+        return sorted({each.partition for each in self._commits if each.topic == DECISIONS})
+
+    def batches(self, partition: int) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order, a file at a time."""
+        for commit in self._of(DECISIONS, partition):
+            for name, beside in zip(commit.files[DECISIONS], commit.files[SIGNALS], strict=True):
+                decisions = self._files.parquet(name, _TEXTS).read(columns=_COLUMNS)
+                seen = self._files.parquet(beside, _CODED).read(columns=_OBSERVED)
+                tenant = unquote(name.split("/tenant=")[1].split("/")[0])
+                whose = np.zeros(len(decisions), dtype=np.int64)
+                yield Batch(whose, [tenant], decisions, _whole(seen["observations"]))
+
+    def completions(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the completions of *partition*, a file at a time."""
+        for commit in self._of(COMPLETIONS, partition):
+            for name in commit.files[COMPLETIONS]:
+                yield self._files.parquet(name, ["model"]).read(columns=_BILLED)
+
+    def policies(self) -> Mapping[str, str]:
+        """Return the normal form of each policy, by hash."""
+        listed = self.manifest["policies"].items()
+        return {name: self._files.read_bytes(path).decode() for name, path in listed}
+
+    def _of(self, topic: str, partition: int) -> list[Any]:
+        return [each for each in self._commits if (each.topic, each.partition) == (topic, partition)]
+
+
+class KeptLog:
+    """The log *view*, made into the archive's columns as it is read."""
+
+    def __init__(self, view: LogView) -> None:
+        self._view = view
+        self._codec = Codec(view.schemas().values(), compiled=True)
+
+    def partitions(self) -> list[int]:
+        """Return the partitions of `decisions`."""
+        return list(range(self._view.topics().get(DECISIONS, 0)))
+
+    def batches(self, partition: int) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order, some of one tenant at a time."""
+        tenants = self._tenants(partition)
+        rows: list[Row] = []
+        for envelope, case in cases_in(self._view, self._codec, partition):
+            if not isinstance(case, Case):
+                continue
+            rows.append(Row(envelope, case, tenants.get(case.decision.origin.offset, NOBODY)))
+            if len(rows) == CHUNK // 8:
+                yield _batch(rows)
+                rows = []
+        if rows:
+            yield _batch(rows)
+
+    def _tenants(self, partition: int) -> dict[int, str]:
+        found: dict[int, str] = {}
+        if partition < self._view.topics().get(REQUESTS, 0):
+            for envelope in self._view.read(REQUESTS, partition):
+                try:
+                    request: Request = self._codec.decode_as(Request, envelope.value)
+                except UndecodableError:
+                    continue
+                found[envelope.offset] = request.tenant
+        return found
+
+    def completions(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the completions of *partition*."""
+        rows: list[Row] = []
+        if partition < self._view.topics().get(COMPLETIONS, 0):
+            for envelope in self._view.read(COMPLETIONS, partition):
+                try:
+                    record = self._codec.decode_as(Completion, envelope.value)
+                except UndecodableError:
+                    continue
+                rows.append(Row(envelope, record, ""))
+        yield table_of(COMPLETIONS, rows)
+
+    def policies(self) -> Mapping[str, str]:
+        """Return the normal form of each policy, by hash."""
+        return self._view.policies()
+
+
+def _batch(rows: list[Row]) -> Batch:
+    signals = table_of(SIGNALS, rows)["observations"]
+    plain = [Row(row.envelope, row.record.decision, row.tenant) for row in rows]
+    whose, names = coded([pa.array([row.tenant for row in rows])])
+    return Batch(whose, [name for (name,) in names], table_of(DECISIONS, plain), _whole(signals))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def asked(batch: Batch) -> Asked:
+    """Return *batch* as a decider takes it."""
+    core = _whole(batch.decisions["core"])
+    models = _requested(core.field("facts"))
+    kinds, pairs = coded([models, core.field("recipe")])
+    return Asked(words(batch.decisions), kinds, pairs, batch.signals)
+
+
+def outcomes(batch: Batch) -> tuple[Codes, list[tuple[Any, ...]]]:
+    """Return a number a row of *batch*, and outcome, failure, decision and chosen of each number."""
+    core = _whole(batch.decisions["core"])
+    return coded([core.field(name) for name in _CORE])
+
+
+def words(decisions: pa.Table) -> Words:
+    """Return the request ids, two words each."""
+    ids = _whole(decisions["request_id"])
+    data = np.frombuffer(ids.buffers()[1], dtype=">u8")[2 * ids.offset : 2 * (ids.offset + len(ids))]
+    return data.reshape(-1, 2).astype(np.uint64)
+
+
+def places(table: pa.Table) -> Codes:
+    """Return the offset of each row's request in `requests`."""
+    offsets: Codes = _whole(table["origin"]).field("offset").to_numpy(zero_copy_only=False)
+    return offsets
+
+
+def _requested(facts: pa.Array) -> pa.Array:
+    names, values = facts.field("name"), facts.field("value")
+    flat = names.flatten()
+    sole = len(flat) == len(names) and bool((np.diff(names.offsets.to_numpy()) == 1).all())
+    if sole and set(flat.unique().to_pylist()) == {REQUESTED_MODEL}:
+        return values.flatten()
+    pairs = zip(names.to_pylist(), values.to_pylist(), strict=True)
+    return pa.array([dict(zip(n, v, strict=True)).get(REQUESTED_MODEL, "") for n, v in pairs], pa.string())
+
+
+@dataclass(slots=True)
+class FirstOf:
+    """Tells the first decision of a request from its repeats, by 64 bits of the mixed id."""
+
+    _seen: Words = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+
+    def among(self, ids: Words) -> Flags:
+        """Return which of *ids* were not there before, and are the first of their kind here."""
+        keys = ids[:, 0] ^ (ids[:, 1] * np.uint64(0x9E3779B97F4A7C15))
+        distinct, first = np.unique(keys, return_index=True)
+        at = np.searchsorted(self._seen, distinct)
+        known = np.zeros(len(distinct), dtype=np.bool_)
+        inside = at < len(self._seen)
+        known[inside] = self._seen[at[inside]] == distinct[inside]
+        fresh = np.zeros(len(keys), dtype=np.bool_)
+        fresh[first[~known]] = True
+        self._seen = np.insert(self._seen, at[~known], distinct[~known])
+        return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What requests cost, one row each where any call was answered; `model` is that of the first call."""
+
+    offset: Codes
+    cost: Floats
+    prompt: Floats
+    completion: Floats
+    model: Codes
+    models: list[str]
+
+    def rows_of(self, offsets: Codes) -> tuple[Codes, Flags]:
+        """Return the row of each of *offsets*, and whether there is one."""
+        if not len(self.offset):
+            return np.zeros(len(offsets), dtype=np.int64), np.zeros(len(offsets), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.offset, offsets), len(self.offset) - 1)
+        return at, self.offset[at] == offsets
+
+
+def billed(logged: Logged, partition: int) -> Bill:
+    """Return the bills of *partition*: of each job the first completion counts; what is unknown is NaN."""
+    models: dict[str, int] = {}
+    parts: list[NDArray[np.float64]] = []
+    for table in logged.completions(partition):
+        if not len(table):
+            continue
+        codes, names = coded([_whole(table["model"])])
+        own = np.array([models.setdefault(name, len(models)) for (name,) in names])
+        columns = [places(table), *(_numbers(table[name]) for name in _BILLED[1:4])]
+        columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[5:])]
+        parts.append(np.column_stack([column.astype(np.float64) for column in columns]))
+    rows = np.concatenate(parts) if parts else np.empty((0, 8))
+    # Sorted by job; the sort is stable, so the first of equal jobs is the first in the log.
+    rows = rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
+    first_of_job = np.ones(len(rows), dtype=np.bool_)
+    first_of_job[1:] = (rows[1:, :4] != rows[:-1, :4]).any(axis=1)
+    rows = rows[first_of_job]
+    rows[:, 5:7][rows[:, 5:7] < 0] = np.nan
+    offsets, starts = np.unique(rows[:, 0], return_index=True)
+    sums = np.add.reduceat(rows[:, 5:], starts, axis=0) if len(rows) else np.empty((0, 3))
+    return Bill(
+        offsets.astype(np.int64),
+        sums[:, 2],
+        sums[:, 0],
+        sums[:, 1],
+        rows[starts, 4].astype(np.int64),
+        list(models),
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    numbers: NDArray[Any] = column.to_numpy()
+    return numbers

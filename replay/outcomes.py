@@ -1,0 +1,253 @@
+"""What a policy decides for many logged requests at once, as `agents.decision.decide` does for one.
+
+The rules run on columns of logged signals; the selector draws with the logged request ids, so that
+the chosen model is the one that the request would have had.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from agents.decision import TAG
+from agents.draw import word_of
+from agents.engine.block import Flat, flat_of
+from agents.engine.columnar import Columnar
+from agents.policy import Policy
+from agents.policy_model import BYPASS
+from agents.policy_model import Decision as DecisionRule
+
+Codes = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Outcome:
+    """Where a request went, or would go."""
+
+    outcome: str
+    failure: str
+    decision: str
+    chosen: str
+
+    @property
+    def goes_by(self) -> str:
+        """Return the decision's name, or what there was in its place."""
+        return self.decision or (f"({self.failure})" if self.failure else f"({self.outcome})")
+
+    @property
+    def model(self) -> str:
+        """Return the model's name, or why there is none."""
+        return self.chosen or f"({self.failure or 'no model'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Some logged requests: id, requested model and logged recipe, and the signals that were logged.
+
+    `signals` is a list of structs or a struct of lists, as `agents.engine.block` takes it; `kinds`
+    numbers the pairs in `asked` (requested model, logged recipe), a number a row.
+    """
+
+    ids: Words
+    kinds: Codes
+    asked: Sequence[tuple[str, str]]
+    signals: pa.Array
+
+
+@dataclass(slots=True)
+class Decided:
+    """A number in `Decider.outcomes` a row, and where a signal that the policy needs was not logged."""
+
+    codes: Codes
+    unknown: Flags
+
+
+def recipe_of(requested_model: str, logged_recipe: str, policy: Policy) -> str:
+    """Return the recipe that *policy* runs for the model that was asked for, else the root's."""
+    found = policy.recipe_for(requested_model)
+    return found if found is not None else BYPASS if logged_recipe == BYPASS else ""
+
+
+def units(salt: str, ids: Words) -> NDArray[np.float64]:
+    """Return `agents.draw.unit` of each of *ids* (rows of two words), for a selection's first attempt."""
+    z = np.zeros(len(ids), dtype=np.uint64)
+    for word in (np.uint64(word_of(salt)), ids[:, 0], ids[:, 1], np.uint64(0), np.uint64(word_of(TAG))):
+        z = _splitmix(z ^ word)
+    draws: NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return draws
+
+
+def _splitmix(x: Words) -> Words:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def picks(propensities: Sequence[float], draws: NDArray[np.float64]) -> Codes:
+    """Return `agents.draw.pick` of each of *draws*."""
+    reached = np.cumsum(np.asarray(propensities, dtype=np.float64))
+    last = max((index for index, p in enumerate(propensities) if p > 0.0), default=0)
+    return np.minimum(np.searchsorted(reached, draws, side="right"), last).astype(np.int64)
+
+
+@dataclass(slots=True)
+class _Scope:
+    """A recipe's evaluator, and the signals that it demands."""
+
+    columnar: Columnar
+    decisions: tuple[DecisionRule, ...]
+    demanded: Mapping[tuple[str, str], str]
+
+
+@dataclass(slots=True)
+class Decider:
+    """Decides under *policy*; `outcomes` grows with what is met, `lacking` counts rows by signal."""
+
+    policy: Policy
+    outcomes: list[Outcome] = field(default_factory=list)
+    lacking: Counter[str] = field(default_factory=Counter)
+    _numbers: dict[Outcome, int] = field(default_factory=dict)
+    _scopes: dict[str, _Scope] = field(default_factory=dict)
+
+    def decide(self, rows: Asked) -> Decided:
+        """Return what the policy decides for *rows*; a signal that is not there is unknown."""
+        codes = np.zeros(len(rows.kinds), dtype=np.int64)
+        unknown = np.zeros(len(rows.kinds), dtype=np.bool_)
+        recipes = [recipe_of(model, logged, self.policy) for model, logged in rows.asked]
+        by_recipe: dict[str, list[int]] = {}
+        for kind, recipe in enumerate(recipes):
+            by_recipe.setdefault(recipe, []).append(kind)
+        for recipe, kinds in by_recipe.items():
+            chosen = np.flatnonzero(np.isin(rows.kinds, kinds))
+            if not len(chosen):
+                continue
+            if self.policy.routing_of(recipe) is None:
+                table = np.array([self._bypassed(model) for model, _ in rows.asked], dtype=np.int64)
+                codes[chosen] = table[rows.kinds[chosen]]
+                continue
+            whole = len(chosen) == len(codes)
+            signals = rows.signals if whole else rows.signals.take(pa.array(chosen))
+            codes[chosen] = self._routed(recipe, signals, rows.ids[chosen])
+            unknown[chosen] = self._unknown(recipe, signals)
+        return Decided(codes, unknown)
+
+    def _scope(self, recipe: str) -> _Scope:
+        if recipe not in self._scopes:
+            routing = self.policy.routing_of(recipe)
+            if routing is None:
+                raise LookupError(recipe)
+            columnar = Columnar(self.policy.evaluators[recipe].ruleset)
+            self._scopes[recipe] = _Scope(columnar, routing.decisions, routing.demanded_keys)
+        return self._scopes[recipe]
+
+    def _routed(self, recipe: str, signals: pa.Array, ids: Words) -> Codes:
+        scope = self._scope(recipe)
+        found = scope.columnar.decide(signals)
+        codes = np.full(len(ids), -1, dtype=np.int64)
+        winner = np.where(found.failed >= 0, -2 - found.failed, found.winner)
+        for number in np.unique(winner).tolist():
+            rows = np.flatnonzero(winner == number)
+            if number <= -2:  # noqa: PLR2004 - -1 is no winner, below are the failures
+                code = f"signal_unknown:{found.failures[-2 - number]}"
+                codes[rows] = self._number(Outcome("failed", code, "", ""))
+            elif number == -1:
+                default = self.policy.providers.defaults.default_model
+                codes[rows] = self._sole("default", default) if default else self._failed("no_decision")
+            else:
+                codes[rows] = self._selected(recipe, scope.decisions[number], ids[rows])
+        return codes
+
+    def _selected(self, recipe: str, rule: DecisionRule, ids: Words) -> Codes | int:
+        if rule.selector is None:
+            return self._failed(f"algorithm_unsupported:{rule.algorithm.get('type')}")
+        candidates = self.policy.candidates(rule)
+        if not candidates:
+            return self._failed("no_candidate")
+        names = [candidate.model for candidate in candidates]
+        table = np.array([self._served(rule.name, name, names) for name in names], dtype=np.int64)
+        propensities = rule.selector.odds(candidates).propensities
+        return table[picks(propensities, units(rule.selector.salt or f"{recipe}/{rule.name}", ids))]
+
+    def _served(self, decision: str, model: str, names: Sequence[str]) -> int:
+        plan = self.policy.plan((model, *(name for name in dict.fromkeys(names) if name != model)))
+        if not plan or plan[0].model != model:
+            return self._failed(f"model_not_served:{model}")
+        return self._number(Outcome("routed", "", decision, model))
+
+    def _bypassed(self, model: str) -> int:
+        known = model in self.policy.models
+        return self._sole("bypassed", model) if known else self._failed("model_not_found")
+
+    def _sole(self, outcome: str, model: str) -> int:
+        if not self.policy.plan((model,)):
+            return self._failed(f"model_not_served:{model}")
+        return self._number(Outcome(outcome, "", "", model))
+
+    def _failed(self, code: str) -> int:
+        return self._number(Outcome("failed", code, "", ""))
+
+    def _number(self, outcome: Outcome) -> int:
+        if outcome not in self._numbers:
+            self._numbers[outcome] = len(self.outcomes)
+            self.outcomes.append(outcome)
+        return self._numbers[outcome]
+
+    def _unknown(self, recipe: str, signals: pa.Array) -> Flags:
+        demanded = self._scope(recipe).demanded
+        unknown = np.zeros(len(signals), dtype=np.bool_)
+        if demanded:
+            flat = flat_of(signals, 0, len(signals))
+            for key, leaf in demanded.items():
+                lacking = ~_observed(flat, key)
+                self.lacking[leaf] += int(lacking.sum())
+                unknown |= lacking
+        return unknown
+
+
+def _observed(flat: Flat, key: tuple[str, str]) -> Flags:
+    """Return which rows hold an observation of *key*, whatever it says."""
+    hits = np.ones(int(flat.offsets[-1]), dtype=np.bool_)
+    for name, wanted in zip(("type", "name"), key, strict=True):
+        hits &= _equal(flat.fields[name], wanted)
+    before = np.concatenate(([0], np.cumsum(hits)))
+    found: Flags = before[flat.offsets[1:]] > before[flat.offsets[:-1]]
+    return found
+
+
+def _equal(texts: pa.Array, wanted: str) -> Flags:
+    if pa.types.is_dictionary(texts.type):
+        where = [code for code, text in enumerate(texts.dictionary.to_pylist()) if text == wanted]
+        same: Flags = np.isin(texts.indices.to_numpy(zero_copy_only=False), where)
+        return same
+    flags: Flags = pc.equal(texts, wanted).to_numpy(zero_copy_only=False)
+    return flags
+
+
+def coded(columns: Sequence[pa.Array]) -> tuple[Codes, list[tuple[Any, ...]]]:
+    """Return a number a row, and the values in *columns* that each number stands for."""
+    combined = np.zeros(len(columns[0]), dtype=np.int64)
+    texts = []
+    for column in columns:
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        values = encoded.dictionary.to_pylist()
+        combined = combined * max(1, len(values)) + encoded.indices.to_numpy(zero_copy_only=False)
+        texts.append(values)
+    distinct, codes = np.unique(combined, return_inverse=True)
+    found = []
+    for code in distinct.tolist():
+        row = []
+        for values in reversed(texts):
+            code, index = divmod(code, max(1, len(values)))  # noqa: PLW2901 - a mixed radix, digit by digit
+            row.append(values[index])
+        found.append(tuple(reversed(row)))
+    return codes.reshape(-1).astype(np.int64), found
