@@ -1,9 +1,12 @@
-"""The commands over what a policy would change: ``replay archive``, and the ``--log`` of others."""
+"""The commands over what a policy would change: ``replay archive``, and the ``--log`` of others.
+
+Whatever needs a library of analysis is imported when a command runs: every worker imports this.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -11,14 +14,12 @@ from rich.console import Console
 
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
-from replay.archive import Source, archive
-from replay.archive_files import Files
-from replay.comparison import Comparison, compare
-from replay.comparison_report import lines_of, markdown_of, report
-from replay.logged import logged_at
 from replay.policy_difference import difference
 from replay.policy_difference import lines_of as differing
 from schemas.logdir import LogDir, LogDirError
+
+if TYPE_CHECKING:
+    from replay.comparison import Comparison
 
 OK, NO, USAGE, NOT_ENOUGH = 0, 1, 2, 4
 UNKNOWN_LIMIT = 0.01
@@ -45,6 +46,9 @@ def _archive(
 
     Exits 2 for what is no log, or an archive of another cluster.
     """
+    from replay.archive import Source, archive  # noqa: PLC0415 - heavy
+    from replay.archive_files import Files  # noqa: PLC0415 - heavy
+
     try:
         opened = LogDir(log)
         source = Source(opened, opened.manifest.cluster_id, opened.manifest.prefix)
@@ -61,6 +65,8 @@ def _archive(
 
 def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:
     """Print what *policy* changes for the decisions logged at *log* and return the exit code."""
+    from replay.comparison_report import lines_of, report  # noqa: PLC0415 - heavy
+
     try:
         found = _compared(log, policy, None)
     except _UNUSABLE as error:
@@ -73,6 +79,8 @@ def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:
 
 def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
     """Print what changes from *one* to *other* over *log* as text, json or markdown; return the exit code."""
+    from replay.comparison_report import lines_of, markdown_of, report  # noqa: PLC0415 - heavy
+
     try:
         found = _compared(log, other, one)
     except _UNUSABLE as error:
@@ -92,6 +100,9 @@ def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
 
 
 def _compared(log: str, new: Policy, old: Policy | None) -> Comparison:
+    from replay.comparison import compare  # noqa: PLC0415 - heavy
+    from replay.logged import logged_at  # noqa: PLC0415 - heavy
+
     with Console(stderr=True, highlight=False).status("deciding") as status:
         return compare(logged_at(log), new, old, lambda count: status.update(f"deciding: {count}"))
 

@@ -21,8 +21,8 @@ from agents.draw import word_of
 from agents.engine.block import Flat, flat_of
 from agents.engine.columnar import Columnar
 from agents.policy import Policy
-from agents.policy_model import BYPASS
 from agents.policy_model import Decision as DecisionRule
+from replay.what_if import recipe_of
 
 Codes = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -69,12 +69,6 @@ class Decided:
 
     codes: Codes
     unknown: Flags
-
-
-def recipe_of(requested_model: str, logged_recipe: str, policy: Policy) -> str:
-    """Return the recipe that *policy* runs for the model that was asked for, else the root's."""
-    found = policy.recipe_for(requested_model)
-    return found if found is not None else BYPASS if logged_recipe == BYPASS else ""
 
 
 def units(salt: str, ids: Words) -> NDArray[np.float64]:

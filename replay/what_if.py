@@ -8,9 +8,9 @@ from typing import Any
 from agents.decision import REQUESTED_MODEL, decide
 from agents.errors import RouterError
 from agents.policy import Policy
+from agents.policy_model import BYPASS
 from replay.explain import plain, rule_tree
 from replay.flips import Search, smallest_flips
-from replay.outcomes import recipe_of
 from replay.trail import Trail
 from schemas.decision import DecisionCore
 
@@ -46,6 +46,12 @@ def what_if(found: Trail, policy: Policy) -> Json:
         vector = evaluator.vector([record.observations for _, record in ordered])
         answer["flips"] = _told(smallest_flips(evaluator, vector))
     return answer
+
+
+def recipe_of(requested_model: str, logged_recipe: str, policy: Policy) -> str:
+    """Return the recipe that *policy* runs for the model that was asked for, else the root's."""
+    found = policy.recipe_for(requested_model)
+    return found if found is not None else BYPASS if logged_recipe == BYPASS else ""
 
 
 def _shown(core: DecisionCore) -> Json:

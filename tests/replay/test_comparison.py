@@ -22,8 +22,9 @@ from replay.cases import Case, cases
 from replay.comparison import compare
 from replay.comparison_report import report
 from replay.logged import ArchivedLog, FirstOf, KeptLog
-from replay.outcomes import picks, recipe_of, units
+from replay.outcomes import picks, units
 from replay.view import MemoryLog
+from replay.what_if import recipe_of
 from tests.replay.logs import POLICY_YAML, LogBuilder, kept
 
 OTHERS = {
