@@ -104,6 +104,9 @@ calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/ca
 	@OMP_NUM_THREADS=1 $(BIN)/python -m replay.calibration --worlds '$(WORLDS)' \
 		--out '$(if $(filter out/kill,$(OUT)),out/calibration,$(OUT))' $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
 
+compare: setup ## a million logged decisions from Parquet under a new policy: ARGS=1000000
+	@$(BIN)/python -m replay.replay_bench $(ARGS)
+
 lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock $(ARGS)
