@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.architecture.repository import ROOT, Source, sources
 
 # Run in a process of its own: the modules must be imported for the first time. Foreign packages come first,
@@ -48,6 +50,7 @@ def run(foreign: list[str], ours: list[str]) -> list[str]:
     return seen
 
 
+@pytest.mark.timeout(400)  # a process for each package, on machines that others use too
 def test_importing_a_module_opens_no_socket_and_creates_no_app() -> None:
     """No module connects, starts a process, makes a folder or creates a Faust app when it is imported."""
     rooms = {source.room.removesuffix(".py") for source in imported()}
