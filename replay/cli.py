@@ -51,6 +51,9 @@ def _decide(
     4 if the log holds no decision or lacks what some were made of. With --policy tells what that policy
     would change, and exits 0, or 4 if over 1 % of decisions need signals that the log does not hold.
     """
+    if policy is None and (Path(log) / "_commits").is_dir():
+        typer.echo(f"replay decide: {log} is an archive: give the kept log, or --policy", err=True)
+        raise typer.Exit(USAGE)
     if policy is None:
         raise typer.Exit(decide_log(Path(log), as_json=as_json))
     try:
