@@ -102,7 +102,7 @@ class Mortal(Files):
 def lives(where: str, builder: LogBuilder, left: int) -> bool:
     """Archive with *left* steps to live; tell whether that was enough."""
     try:
-        archive(source(builder), Mortal(where, left), chunk=4)
+        archive(source(builder), Mortal(where, left), chunk=3)
     except Killed:
         return False
     return True
