@@ -25,6 +25,7 @@ class Client:
 
     def __init__(self, assignment: Assignment) -> None:
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+        self._coordinator = SimpleNamespace(member_id="member-1")
 
     def assign(self, assignment: Assignment) -> None:
         """Put *assignment* in the place of the last one."""
