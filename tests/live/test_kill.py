@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.live.checker import judge, report
 from tests.live.checker_evidence import read
-from tests.live.kill import main
 from tests.live.kill_sabotage import SABOTAGES
 from tests.live.kill_schedule import ONCE
 
@@ -23,9 +24,14 @@ pytestmark = [
 ]
 
 
+def kill(*arguments: str) -> int:
+    """Run the command of `make kill`, in a process of its own as there; return its exit code."""
+    return subprocess.run([sys.executable, "-m", "tests.live.kill", *arguments], check=False).returncode
+
+
 def test_scar_01_no_kill_of_any_role_loses_or_doubles_a_request(tmp_path: Path) -> None:
     """Twenty kills at aimed moments, beside outages, with 200 requests in flight: each is answered once."""
-    code = main(["--rounds", "20", "--seed", "7", "--out", str(tmp_path / "run")])
+    code = kill("--rounds", "20", "--seed", "7", "--out", str(tmp_path / "run"))
     verdict = judge(read(tmp_path / "run"))
     assert (code, verdict.ok) == (0, True), report(verdict)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -46,7 +52,7 @@ QUICK = {"commit_early", "faust_consumer", "produce_not_awaited"}
 def test_each_planted_fault_is_seen(name: str, tmp_path: Path) -> None:
     """Five rounds over workers with one fault end with exit code 1, and the checker calls it by its name."""
     out = tmp_path / "run"
-    code = main(["--rounds", "5", "--seed", "3", "--out", str(out), "--sabotage", name])
+    code = kill("--rounds", "5", "--seed", "3", "--out", str(out), "--sabotage", name)
     verdict = judge(read(out))
     found = {kind for kind, what in verdict.defects.items() if what}
     assert code == 1
