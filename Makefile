@@ -75,7 +75,7 @@ kill: setup triton ## kill workers at aimed moments: ROUNDS=20 SEED=1 OUT=out/ki
 	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' $(if $(OUTAGE),--outage '$(OUTAGE)') \
 		$(if $(BROKER),--broker '$(BROKER)') $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
 
-breaking: setup triton ## every planted fault that `make test` leaves out, five rounds each (about 15 minutes)
+breaking: setup triton ## twenty rounds of kills, and each planted fault that make test leaves out (25 minutes)
 	@$(BIN)/python -m infra.local.kafka_jars
 	@$(BIN)/python -m pytest -m breaking tests/live/test_kill.py $(ARGS)
 

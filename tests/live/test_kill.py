@@ -29,6 +29,7 @@ def kill(*arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "tests.live.kill", *arguments], check=False).returncode
 
 
+@pytest.mark.breaking
 def test_scar_01_no_kill_of_any_role_loses_or_doubles_a_request(tmp_path: Path) -> None:
     """Twenty kills at aimed moments, beside outages, with 200 requests in flight: each is answered once."""
     code = kill("--rounds", "20", "--seed", "7", "--out", str(tmp_path / "run"))
@@ -42,8 +43,8 @@ def test_scar_01_no_kill_of_any_role_loses_or_doubles_a_request(tmp_path: Path) 
     assert verdict.totals["poisons"] > 0
 
 
-# These three lose or double many requests within seconds; the others take their time, see `make breaking`.
-QUICK = {"commit_early", "faust_consumer", "produce_not_awaited"}
+# These lose or double many requests within seconds; the rest takes its time, see `make breaking`.
+QUICK = {"commit_early", "faust_consumer"}
 
 
 @pytest.mark.parametrize(
