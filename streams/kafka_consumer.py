@@ -54,6 +54,7 @@ class KafkaConsumer:
         self._group = group
         self._instance = instance
         self._fenced: Fenced | None = None
+        self._stopping = False
         self._member = ""
         self._reached: Mapping[TP, int] = {}
         self._topics = [full_name(settings.prefix, topic) for topic in topics]
@@ -139,7 +140,10 @@ class KafkaConsumer:
         The client would take the name back, and the two would throw each other out in turn.
         """
         forgotten = self._member and not self._consumer._coordinator.member_id  # noqa: SLF001
-        if forgotten and self._fenced is None and await self._succeeded():
+        if not forgotten or self._fenced is not None or self._stopping:
+            return
+        # A stop that began meanwhile waits for us: it must find nobody who waits for a stop.
+        if await self._succeeded() and not self._stopping:
             self._fenced = fenced(self._instance)
             self._taken_over.set()
 
@@ -199,6 +203,7 @@ class KafkaConsumer:
 
     async def stop(self) -> None:
         """Stop; a static member keeps its partitions until its session ends."""
+        self._stopping = True
         if self._fenced is not None:
             joining = self._consumer._coordinator._coordination_task  # noqa: SLF001
             joining.cancel()
