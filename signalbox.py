@@ -13,9 +13,11 @@ import replay.policy_cli
 import replay.policy_eval_cli
 import replay.probe_cli
 import replay.signals_cli
+import replay.whatif_cli
 import streams.activation_cli
 import streams.claims_cli
 import streams.cli
+import streams.clients.triton
 import streams.dlq_cli
 import streams.doctor_cli
 import streams.pause_cli
@@ -33,7 +35,8 @@ streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
-replay.cli.register(app)
+replaying = replay.cli.register(app)
+replay.whatif_cli.register(replaying, streams.settings.environment, streams.clients.triton.TritonInfer)
 policy = replay.policy_cli.register(app, streams.settings.environment)
 replay.policy_eval_cli.register(policy)
 streams.activation_cli.register(policy, infra.local.commands.locate)

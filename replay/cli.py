@@ -28,13 +28,14 @@ _EVERY = 500
 _WIDTH = 160
 
 
-def register(app: typer.Typer) -> None:
-    """Add the ``replay`` commands to *app*."""
+def register(app: typer.Typer) -> typer.Typer:
+    """Add the group ``replay`` to *app* and return it, so that others can add to it."""
     commands = typer.Typer(no_args_is_help=True)
     commands.command("decide")(_decide)
     replay.comparison_cli.register(commands)
     replay.evaluate_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
+    return commands
 
 
 def _decide(

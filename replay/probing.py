@@ -76,7 +76,7 @@ class Prober:
         except SignalUnknown as unknown:
             return Outcome(name, None, recipe, _matched(rows), None, f"{unknown.leaf} needs a classifier")
         signals = _matched(rows) | ({_DERIVED: list(preview.projections)} if preview.projections else {})
-        open_ = _open_leaf(previewer, rows, preview.decision) if self.mode == "heuristic" else None
+        open_ = open_leaf(previewer, rows, preview.decision) if self.mode == "heuristic" else None
         decided = preview.decision or None
         if open_ is not None:
             return Outcome(name, None, recipe, signals, None, f"{open_} needs a classifier")
@@ -203,9 +203,11 @@ def _matched(rows: list[Observation]) -> dict[str, list[str]]:
     return found
 
 
-def _open_leaf(previewer: Previewer, rows: list[Observation], winner: str) -> str | None:
+def open_leaf(
+    previewer: Previewer, rows: list[Observation], winner: str, truths: Truths | None = None
+) -> str | None:
     """Return a leaf on whose classifier it depends which decision wins, None if it depends on none."""
-    truths = _Truths(previewer, rows)
+    truths = truths or Truths(previewer, rows)
     verdicts = [(d, *truths.of(d.rules)) for d in previewer.routing.decisions]
     strategy = previewer.routing.strategy or "priority"
     plain = strategy == "priority" and not any(d.tier for d in previewer.routing.decisions)
@@ -218,7 +220,7 @@ def _open_leaf(previewer: Previewer, rows: list[Observation], winner: str) -> st
     return None
 
 
-class _Truths:
+class Truths:
     """Kleene's logic over rules in which some signals are open."""
 
     def __init__(self, previewer: Previewer, rows: list[Observation]) -> None:
