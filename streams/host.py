@@ -79,8 +79,8 @@ class Host:
         group = f"{log.prefix}.{runner.group}"
         self.consumer = ObservedConsumer(log.consumer(group, runner.topics, instance))
         self._consumer: Consumer = self.consumer
+        self._put = 0
         self._taken = 0
-        self._busy = False
         self._commits = Commits(self._consumer, log, instance, runner.commits)
         if hasattr(runner, "bind"):
             runner.bind(self._commits)
@@ -101,14 +101,12 @@ class Host:
 
     async def _agent(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in stream:
-            self._busy = True
             await self._pauses.running(self.runner.group)
             if batch.generation == self._generation and not self._failed:
                 try:
                     await self._take(batch)
                 except Exception as error:  # noqa: BLE001 - Faust would drop the batch and go on
                     self._fail(error)
-            self._busy = False
             self._taken += 1
 
     async def _take(self, batch: Batch) -> None:
@@ -177,7 +175,7 @@ class Host:
             done=progress.done,
             commits=seen.commits,
             committing=seen.committing,
-            queued=self._channel.queue.qsize() + self._busy,
+            queued=self._put - self._taken,
             in_flight=progress.in_flight,
             unread=None if unread is None else sum(unread.values()),
             readable=sum(n for tp, n in (unread or {}).items() if tp not in closed),
@@ -196,6 +194,7 @@ class Host:
             generation = self._generation
             for batch in self._batches(found, generation):
                 if generation == self._generation:
+                    self._put += 1
                     await self._channel.put(batch)
             if full:
                 await asyncio.sleep(_TICK_S / 10)
@@ -249,8 +248,12 @@ class Host:
                 await self.runner.tick()
 
     async def _emptied(self) -> None:
-        """Wait until the agent has taken every batch; Faust's queue tells only its length."""
-        while not self._channel.queue.empty():  # noqa: ASYNC110 - there is no event to wait for
+        """Wait until the agent is done with every batch.
+
+        An empty channel is not enough: a batch that has left it may not have reached its runner yet, which
+        would begin it after everything in flight was waited for.
+        """
+        while self._taken < self._put:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
     async def stop(self, drain_s: float) -> None:

@@ -55,7 +55,7 @@ class WorkLimits:
 
 
 class _LeaseLost(Exception):
-    """The job was not called when its partition went; its next owner reads it again."""
+    """The job was not called when its partition or its worker went; its next owner reads it again."""
 
 
 class WorkRunner:
@@ -78,6 +78,7 @@ class WorkRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waits: dict[str, int] = {}  # jobs that wait, each for a reason that holds until then (ms)
         self._progress = Progress()
+        self._draining = False
         self._fetch_committed: Any = None
 
     def bind(self, group: Group) -> None:
@@ -187,10 +188,14 @@ class WorkRunner:
                             return await self._caller.call(lease, replace(asked, body=body), last=last)
             if isinstance(verdict, Conclusion) or verdict.action == "skip":
                 return verdict
+            if self._draining:
+                raise _LeaseLost
             self._waits[asked.job.key] = verdict.until
             left = verdict.until - self._world.now()
             await asyncio.sleep(min(max(left, 1), _LOOK_AGAIN_MS) / 1000)
             self._waits.pop(asked.job.key, None)
+            if self._draining:
+                raise _LeaseLost
 
     def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
         """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
@@ -250,11 +255,18 @@ class WorkRunner:
             lease.trim()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait for the calls under way and for late answers, not for jobs that may not be called yet."""
+        """Wait for the calls under way and for late answers, not for jobs that may not be called yet.
+
+        Those are not begun meanwhile, and nothing is afterwards: a call that the end of the process cuts
+        off is a call that its next life must make again.
+        """
+        self._draining = True
         idle = {t for lease in self._leases.values() for k, t in lease.running.items() if k in self._waits}
         waited = {*self._tasks, *self._caller.late} - idle
         if waited:
             await asyncio.wait(waited, timeout=timeout_s)
+        for lease in self._leases.values():
+            lease.alive = False
 
     def progress(self) -> Progress:
         """Return how many jobs are in memory and since when the oldest is."""
