@@ -7,7 +7,7 @@ together and a restarted worker takes its own partitions back without a rebalanc
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,20 +115,31 @@ class KafkaLog:
         if topic not in self._counts:
             full = self._full(topic)
             # Asking for an unknown topic's partitions waits for it to appear, so look first.
-            if full not in await self._connected(self._probe).topics():
+            if full not in await self._listed():
                 return 0
-            self._counts[topic] = len(await self._connected(self._producer).partitions_for(full))
+            try:
+                self._counts[topic] = len(await self._connected(self._producer).partitions_for(full))
+            except KafkaError as error:
+                raise unavailable("ask the partitions of", topic, error) from error
         return self._counts[topic]
 
     async def topics(self) -> Sequence[str]:
         """Return the logical names of the topics of this prefix, sorted."""
         names = []
-        for name in await self._connected(self._probe).topics():
+        for name in await self._listed():
             try:
                 names.append(logical_name(self.prefix, name))
             except ValueError:
                 continue
         return sorted(names)
+
+    async def _listed(self) -> Collection[str]:
+        """Return the broker's names of its topics; raises `Unavailable`."""
+        try:
+            found: Collection[str] = await self._connected(self._probe).topics()
+        except KafkaError as error:
+            raise unavailable("list the topics of", self.prefix, error) from error
+        return found
 
     def _connected(self, client: Any) -> Any:
         if client is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,7 @@ from streams.log import TP, Commit
 from streams.memory import MemoryConsumer, MemoryLog
 from streams.runners import Progress
 from streams.telemetry import Telemetry
+from tests.live.kill_waiting import until_true
 from tests.streams.plays import Play, Worker
 
 YAML = """
@@ -61,7 +63,7 @@ class Diary:
 
     async def process(self, tp: TP, batch: Sequence[Envelope]) -> None:
         """Note it."""
-        self.told.append("process")
+        self.told.append(f"process {len(batch)} of {tp[0]}")
 
     def reached(self, tp: TP, position: int) -> None:
         """Care for no gaps."""
@@ -79,7 +81,7 @@ class Diary:
 
     async def drain(self, timeout_s: float) -> None:
         """Note it."""
-        self.told.append("drain")
+        self.told.append(f"drain within {timeout_s > 0}")
 
     def progress(self) -> Progress:
         """Return nothing."""
@@ -95,11 +97,10 @@ async def test_what_was_read_is_begun_before_the_rest_is_waited_for() -> None:
     await fleet.start()
     await host.assigned_once.wait()
     log.append(("requests", 0), b"", b"1")
-    while not host.vitals(None).read:
-        await asyncio.sleep(0)
+    await until_true(lambda: host.vitals(None).read > 0, time.monotonic() + 5, 0)
     await fleet.stop(5.0)
 
-    assert runner.told == ["process", "drain"]
+    assert runner.told == ["process 1 of requests", "drain within True"]
 
 
 class SlowProvider(ScriptedProvider):
