@@ -9,10 +9,11 @@ from agents.draw import pick, unit
 from agents.engine.scalar import Evaluator
 from agents.engine.stages import Vector
 from agents.engine.tracing import SignalUnknown, Verdict
+from agents.exploration import FACT, OPEN
 from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
 from agents.policy_model import Routing
-from schemas.decision import DecisionCore, Facts, Projected, Trace
+from schemas.decision import DecisionCore, Explored, Facts, Projected, Trace
 from schemas.signal import SignalSet
 
 Sets = Sequence[tuple[str, SignalSet]]
@@ -22,8 +23,13 @@ _OK = "ok"
 _NOTHING = Projected()
 
 
-def facts_of(requested_model: str) -> Facts:
-    """Return the facts that a decision reads besides its signals."""
+_UNEXPLORED = Explored()
+
+
+def facts_of(requested_model: str, exploration: str = "") -> Facts:
+    """Return the facts that a decision reads besides its signals; *exploration* is what an account says."""
+    if exploration:
+        return Facts((REQUESTED_MODEL, FACT), (requested_model, exploration))
     return Facts((REQUESTED_MODEL,), (requested_model,))
 
 
@@ -107,6 +113,11 @@ def _selected(case: _Case, rule: DecisionRule, verdict: Verdict) -> DecisionCore
     draw = unit(salt, case.request_id, 0, TAG)
     index = pick(odds.propensities, draw)
     names = tuple(c.model for c in candidates)
+    propensities, explored = odds.propensities, _UNEXPLORED
+    trial = policy.trials.get((case.recipe, rule.name))
+    if trial is not None and case.facts.get(FACT) == OPEN:
+        propensities = trial.mixed(odds.propensities)
+        index, explored = trial.choose(case.request_id, index, names)
     fallbacks = tuple(name for name in dict.fromkeys(names) if name != names[index])
     plan = policy.plan((names[index], *fallbacks))
     if not plan or plan[0].model != names[index]:
@@ -120,7 +131,7 @@ def _selected(case: _Case, rule: DecisionRule, verdict: Verdict) -> DecisionCore
         rule=verdict.trace,
         candidates=names,
         scores=odds.scores,
-        propensities=odds.propensities,
+        propensities=propensities,
         chosen=names[index],
         plan=plan,
         signals_used=case.used,
@@ -132,6 +143,7 @@ def _selected(case: _Case, rule: DecisionRule, verdict: Verdict) -> DecisionCore
         confidence=verdict.confidence,
         matched_rules=verdict.rules,
         projected=case.projected,
+        explored=explored,
     )
 
 

@@ -20,7 +20,10 @@ from agents.content import Identity
 from agents.engine.reading import ruleset_of, top_k_of
 from agents.engine.scalar import Evaluator
 from agents.errors import ConfigError, PolicyMissing
+from agents.exploration import Trial, trial_of
+from agents.exploration_model import Exploration
 from agents.loading import checks
+from agents.loading.exploring import of_exploration
 from agents.loading.reading import Checked, Reading, read
 from agents.loading.tree import read as read_tree
 from agents.model_catalog import Model, ModelCard, Providers, provider_named
@@ -57,6 +60,8 @@ class Policy(Part, Checked):
     # The format's own key is `global`, which Python reserves.
     global_: Global = Field(default=Global(), alias="global")
     deadlines: Deadlines = Deadlines()
+    # Left out of the normal form where they are not given, so that older hashes stay.
+    exploration: Exploration | None = Field(default=None, exclude_if=lambda given: given is None)
 
     @field_validator("version")
     @classmethod
@@ -113,11 +118,12 @@ class Policy(Part, Checked):
         for index, recipe in enumerate(self.recipes):
             for complaint in checks.of_routing(recipe.routing, cards, catalog):
                 yield complaint.below("recipes", index, "routing")
+        yield from of_exploration(self)
 
-    def _scopes(self) -> Iterator[tuple[str, Routing]]:
-        yield "routing", self.routing
-        for recipe in self.recipes:
-            yield f"recipe {recipe.name!r}", recipe.routing
+    @property
+    def scopes(self) -> tuple[tuple[str, Routing], ...]:
+        """Every recipe's name and routing; "" is the root's."""
+        return ("", self.routing), *((recipe.name.strip(), recipe.routing) for recipe in self.recipes)
 
     @cached_property
     def normal_form(self) -> str:
@@ -163,7 +169,7 @@ class Policy(Part, Checked):
     @cached_property
     def roles(self) -> tuple[str, ...]:
         """Every signal role that some recipe demands, sorted."""
-        return tuple(sorted({role for _, routing in self._scopes() for role in routing.demanded}))
+        return tuple(sorted({role for _, routing in self.scopes for role in routing.demanded}))
 
     @cached_property
     def identity(self) -> Identity:
@@ -202,6 +208,17 @@ class Policy(Part, Checked):
         top_k = top_k_of(self.global_.model_catalog)
         scopes = (("", self.routing), *((recipe.name, recipe.routing) for recipe in self.recipes))
         return {name: Evaluator(ruleset_of(routing.model_dump(), top_k)) for name, routing in scopes}
+
+    @cached_property
+    def trials(self) -> Mapping[tuple[str, str], Trial]:
+        """Recipe and decision -> how it explores, of those that do."""
+        found = ((name, rule, trial_of(self, name, rule)) for name, r in self.scopes for rule in r.decisions)
+        return {(name, rule.name): trial for name, rule, trial in found if trial is not None}
+
+    @cached_property
+    def dearest_trial(self) -> float:
+        """The most that exploring can cost one request more, in USD."""
+        return max((trial.dearest for trial in self.trials.values()), default=0.0)
 
     def demand(self, recipe: str) -> Mapping[str, tuple[SignalConfig, ...]]:
         """Return role -> signals that *recipe* needs; empty for a bypass."""

@@ -16,6 +16,7 @@ from agents.admission import Admission, partition_key, read_foreign
 from agents.decision import Sets, decide, facts_of, failed
 from agents.dispatch import DEAD_LETTERED, TAKEN_BACK, FirstDecisions, conflict, dispatch, undecided
 from agents.errors import InvalidRecord
+from agents.exploration import Account
 from agents.gather import LOST, NO_ORIGIN, Arrival, Gather, Gathered
 from agents.observe import Clock, Observer
 from agents.policy import Policy, PolicyBook
@@ -98,7 +99,7 @@ class JoinStage:
     """`requests` joined with other topics by origin. `arrive` places a decoded record.
 
     `reads_back` names the role's own output that is read on assignment; `step` may return no
-    emit. `state` makes the per-partition state that `note` and `step` share.
+    emit. `state` makes the per-partition state that `note`, `step` and `on_failure` share.
     """
 
     name: str
@@ -107,7 +108,7 @@ class JoinStage:
     accepts: tuple[type, ...]
     arrive: Callable[[str, Envelope, Any], Arrival]
     step: Callable[[Any, int, Gathered, int], tuple[Emit, ...]]
-    on_failure: Callable[[int, Gathered, int], tuple[Emit, ...]]
+    on_failure: Callable[[Any, int, Gathered, int], tuple[Emit, ...]]
     state: Callable[[], Any]
     note: Callable[[Any, Envelope, Any], None]
     reads_back: str
@@ -235,10 +236,13 @@ def decision_stage(
     book: PolicyBook,
     window: int = WINDOW,
     shadow: Callable[[], Policy | None] = _no_shadow,
+    *,
+    partitions: int,
 ) -> JoinStage:
     """Return the stage that gathers the demanded signals of each request and decides.
 
     What *shadow* returns at that moment decides too, after the decision, into a topic of its own.
+    Each of the *partitions* of `requests` has an equal share of what exploring may cost.
     """
     inputs = tuple(signals_topic(role) for role in roles)
 
@@ -248,30 +252,28 @@ def decision_stage(
         asked, demanded, until = _asked(record), _demanded(book, record), record.decide_by
         return Arrival(envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, until)
 
-    def step(_state: None, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+    def step(account: Account, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
         if any(part.record.request_id != asked.request_id for part in gathered.parts.values()):
             message = "signals at this origin are of another request"
             raise InvalidRecord(message)
         sets = [(part.record.role, part.record) for part in gathered.parts.values()]
-        core = decide(
-            book[asked.policy_hash],
-            recipe=asked.recipe,
-            request_id=asked.request_id,
-            sets=sets,
-            facts=facts_of(asked.requested_model),
-        )
+        policy = book[asked.policy_hash]
+        facts = facts_of(asked.requested_model, account.fact(policy, now))
+        core = decide(policy, recipe=asked.recipe, request_id=asked.request_id, sets=sets, facts=facts)
+        account.charge(core)
         used = tuple(Input(part.record.role, part.offset) for part in gathered.parts.values())
         late = tuple(source.removeprefix("signals.") for source in gathered.late)
-        meta = DecisionMeta(used, now, now - asked.accepted_at, late)
+        meta = DecisionMeta(used, now, now - asked.accepted_at, late, account.spent)
         origin = Origin(partition, gathered.origin)
         made = emit_for(Decision(asked.request_id, origin, core, meta, asked.key_id))
-        return (made, *_beside(made, shadow(), book[asked.policy_hash], sets))
+        return (made, *_beside(made, shadow(), policy, sets))
 
-    def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+    def on_failure(account: Account, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
         core = failed(asked.policy_hash, asked.recipe, DEAD_LETTERED)
-        meta = DecisionMeta((), now, now - asked.accepted_at)
+        account.at(now)
+        meta = DecisionMeta((), now, now - asked.accepted_at, (), account.spent)
         return (emit_for(Decision(asked.request_id, Origin(partition, gathered.origin), core, meta)),)
 
     return JoinStage(
@@ -282,8 +284,8 @@ def decision_stage(
         arrive,
         step,
         on_failure,
-        lambda: None,
-        lambda _state, _envelope, _record: None,
+        lambda: Account(partitions),
+        lambda account, _envelope, record: account.note(record),
         DECISIONS,
         0,
         window,
@@ -315,7 +317,7 @@ def dispatch_stage(window: int = WINDOW) -> JoinStage:
         caused = dispatch(gathered.request, part.record, now)
         return () if caused is None else (emit_for(caused),)
 
-    def on_failure(partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
+    def on_failure(_: FirstDecisions, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         # What was decided is taken back, so that a redriven request can be decided anew.
         request: Request = gathered.request
         core = failed(request.policy_hash, request.recipe, TAKEN_BACK)

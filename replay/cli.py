@@ -95,7 +95,13 @@ def summary(report: Report) -> str:
         (report.missing_policies, "lack their policy"),
         (report.unreadable, "are unreadable"),
     )
-    return text + "".join(f"; {count} {what}" for count, what in parts if count)
+    spent = report.exploration
+    explored = (
+        f"; {spent.explored} of {spent.open} explored, {spent.extra_usd:+.6f} USD by expected tokens"
+        if spent.open
+        else ""
+    )
+    return text + "".join(f"; {count} {what}" for count, what in parts if count) + explored
 
 
 def verdict(report: Report, where: str) -> int:

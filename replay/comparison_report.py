@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.policy import Policy
 from replay.comparison import SAMPLES, Cell, Comparison, Sums
+from replay.exploring import planned
 from replay.outcomes import Outcome
 
 Json = dict[str, Any]
@@ -37,7 +38,16 @@ def report(found: Comparison, new: Policy, old: Policy | None = None) -> Json:
         "tenants": _tenants(found.cells),
         "cost": _cost(found, new, old),
         "safety_flips": safety_flips(found, new, old),
+        "exploration": planned(new, _by_decision(found)),
     }
+
+
+def _by_decision(found: Comparison) -> Counter[str]:
+    """Return how many requests each decision of the other side gets."""
+    counts: Counter[str] = Counter()
+    for (_, _, other), sums in found.cells.items():
+        counts[other.decision] += sums.rows
+    return counts
 
 
 def _share(part: int, whole: int) -> float:
@@ -196,7 +206,18 @@ def lines_of(found: Json) -> list[str]:
         for t in found["tenants"][:_SHOWN]
         if t["changed"]
     ]
-    return [*lines, *_cost_lines(found["cost"])]
+    return [*lines, *_cost_lines(found["cost"]), *_exploring_lines(found["exploration"])]
+
+
+def _exploring_lines(exploring: Json | None) -> list[str]:
+    if exploring is None:
+        return []
+    text = (
+        f"exploring: {exploring['expected_explored']:.1f} of {exploring['decisions']} decisions expected, "
+        f"{exploring['expected_extra_usd']:+.6f} USD by expected tokens while the cap of "
+        f"{exploring['max_extra_usd_per_day']:g} USD a day lasts"
+    )
+    return [text, *(f"exploring: {name} is in several recipes, uncounted" for name in exploring["uncounted"])]
 
 
 def _moves(rows: list[Json]) -> list[Json]:
@@ -245,7 +266,8 @@ def markdown_of(found: Json, policy_lines: list[str]) -> str:
                 for row in rows
             ]
             lines.append("")
-    lines += [f"- {_cell(line)}" for line in _cost_lines(found["cost"])]
+    money = [*_cost_lines(found["cost"]), *_exploring_lines(found["exploration"])]
+    lines += [f"- {_cell(line)}" for line in money]
     lines += ["", "<details><summary>What differs in the policies</summary>", ""]
     lines += [f"- {_cell(line)}" for line in policy_lines]
     return "\n".join([*lines, "", "</details>", ""])

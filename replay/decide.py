@@ -15,6 +15,7 @@ from typing import Any
 from agents.errors import NondeterminismError
 from replay.cases import Case, Unreadable, cases
 from replay.difference import Difference, difference
+from replay.exploring import Spent
 from replay.fresh import SEEDS, Remade, remade
 from replay.remake import DECIDER, CoreEncoder, Raised, Remaker, load_plugins
 from replay.view import LogView
@@ -38,6 +39,7 @@ class Report:
     missing_policies: int
     unreadable: int
     sampled: int
+    exploration: Spent
     first_difference: Difference | None
     first_missing: str
 
@@ -64,6 +66,7 @@ class _Tally:
     first_difference: Difference | None = None
     first_missing: str = ""
     sample: list[Case] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
     kinds: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     def missing(self, kind: str, what: str) -> None:
@@ -121,6 +124,7 @@ def decide_again(
 
 
 def _check(case: Case, remaker: Remaker, encoder: CoreEncoder, tally: _Tally) -> None:
+    tally.spent.add(case.decision.core)
     logged = encoder.encode(case.schema_id, case.decision)
     for how, sets in ((_AGAIN, case.sets), (_REVERSED, case.sets[::-1])):
         now = remaker.again(case.decision, sets)
@@ -158,6 +162,7 @@ def _report(tally: _Tally) -> Report:
         missing_policies=counts["missing_policies"],
         unreadable=counts["unreadable"],
         sampled=len(tally.sample),
+        exploration=tally.spent,
         first_difference=tally.first_difference,
         first_missing=tally.first_missing,
     )

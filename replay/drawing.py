@@ -121,6 +121,11 @@ def _draw_candidates(branch: Tree, core: DecisionCore) -> None:
         chosen = model == core.chosen
         text = f"{'●' if chosen else '○'} {model}  score {score:.4g}, propensity {propensity:.4g}"
         _add(candidates, text, "green" if chosen else "dim")
+    tried = core.explored
+    if tried.epsilon > 0.0:
+        how = "explored" if tried.draw < tried.epsilon else "not explored"
+        text = f"{how}: draw {tried.draw:.6f}, epsilon {tried.epsilon:g} (salt {tried.salt})"
+        _add(candidates, f"{text}, incumbent {tried.incumbent}{_cost(tried.extra_usd)} more")
 
 
 def _draw_rule(branch: Tree, node: RuleNode) -> None:

@@ -394,4 +394,4 @@ class _JoinFold:
             return self._stage.step(lane.state, p, gathered, now)
         except Exception as error:  # noqa: BLE001 - as in the host: a failure of a step is a dead letter
             self._world.bury(self._stage.name, self._world.shelf.at((REQUESTS, p), gathered.origin), error)
-            return self._stage.on_failure(p, gathered, now)
+            return self._stage.on_failure(lane.state, p, gathered, now)

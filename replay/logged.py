@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from agents.decision import REQUESTED_MODEL
 from agents.errors import InvalidRecord
+from agents.exploration import FACT
 from replay.archive import CHUNK, MANIFEST, commits_in
 from replay.archive_files import Files
 from replay.archive_rows import NOBODY, SIGNALS, Row, table_of
@@ -202,9 +203,9 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 def asked(batch: Batch) -> Asked:
     """Return *batch* as a decider takes it."""
     core = _whole(batch.decisions["core"])
-    models = _requested(core.field("facts"))
-    kinds, pairs = coded([models, core.field("recipe")])
-    return Asked(words(batch.decisions), kinds, pairs, batch.signals)
+    models, exploring = _facts(core.field("facts"))
+    kinds, triples = coded([models, core.field("recipe"), exploring])
+    return Asked(words(batch.decisions), kinds, triples, batch.signals)
 
 
 def outcomes(batch: Batch) -> tuple[Codes, list[tuple[Any, ...]]]:
@@ -226,14 +227,28 @@ def places(table: pa.Table) -> Codes:
     return offsets
 
 
-def _requested(facts: pa.Array) -> pa.Array:
+def _facts(facts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the requested model and what the account of exploring said, "" where a fact is not there."""
     names, values = facts.field("name"), facts.field("value")
-    flat = names.flatten()
-    sole = len(flat) == len(names) and bool((np.diff(names.offsets.to_numpy()) == 1).all())
-    if sole and set(flat.unique().to_pylist()) == {REQUESTED_MODEL}:
-        return values.flatten()
-    pairs = zip(names.to_pylist(), values.to_pylist(), strict=True)
-    return pa.array([dict(zip(n, v, strict=True)).get(REQUESTED_MODEL, "") for n, v in pairs], pa.string())
+    for known in ((REQUESTED_MODEL,), (REQUESTED_MODEL, FACT)):
+        # The facts of a log mostly have one shape: then the columns lie at equal distances.
+        width, flat = len(known), names.flatten()
+        alike = len(flat) == width * len(names) and bool((np.diff(names.offsets.to_numpy()) == width).all())
+        if alike and flat[:width].to_pylist() == list(known) and _repeats(flat, known):
+            every = values.flatten()
+            none = pa.array([""] * len(names), pa.string())
+            columns = [every.take(pa.array(np.arange(at, len(every), width))) for at in range(width)]
+            return columns[0], columns[1] if width > 1 else none
+    pairs = [dict(zip(n, v, strict=True)) for n, v in zip(names.to_pylist(), values.to_pylist(), strict=True)]
+    found = [pa.array([pair.get(key, "") for pair in pairs], pa.string()) for key in (REQUESTED_MODEL, FACT)]
+    return found[0], found[1]
+
+
+def _repeats(flat: pa.Array, known: tuple[str, ...]) -> bool:
+    encoded = flat if pa.types.is_dictionary(flat.type) else flat.dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).reshape(-1, len(known))
+    names = encoded.dictionary.to_pylist()
+    return all(bool((codes[:, at] == names.index(name)).all()) for at, name in enumerate(known))
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from agents.decision import TAG
 from agents.draw import word_of
 from agents.engine.block import Flat, flat_of
 from agents.engine.columnar import Columnar
+from agents.exploration import AMONG, EXPLORE, OPEN, Trial
 from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
 from replay.what_if import recipe_of
@@ -54,13 +55,25 @@ class Asked:
     """Some logged requests: id, requested model and logged recipe, and the signals that were logged.
 
     `signals` is a list of structs or a struct of lists, as `agents.engine.block` takes it; `kinds`
-    numbers the pairs in `asked` (requested model, logged recipe), a number a row.
+    numbers the triples in `asked` (requested model, logged recipe, whether exploring could be paid), a
+    number a row.
     """
 
     ids: Words
     kinds: Codes
-    asked: Sequence[tuple[str, str]]
+    asked: Sequence[tuple[str, str, str]]
     signals: pa.Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What the draws of some rows depend on: request ids, and which may explore."""
+
+    ids: Words
+    may_explore: Flags
+
+    def only(self, rows: Codes) -> _Drawn:
+        return _Drawn(self.ids[rows], self.may_explore[rows])
 
 
 @dataclass(slots=True)
@@ -71,10 +84,10 @@ class Decided:
     unknown: Flags
 
 
-def units(salt: str, ids: Words) -> NDArray[np.float64]:
-    """Return `agents.draw.unit` of each of *ids* (rows of two words), for a selection's first attempt."""
+def units(salt: str, ids: Words, tag: str = TAG) -> NDArray[np.float64]:
+    """Return `agents.draw.unit` of each of *ids* (rows of two words), for the first attempt at *tag*."""
     z = np.zeros(len(ids), dtype=np.uint64)
-    for word in (np.uint64(word_of(salt)), ids[:, 0], ids[:, 1], np.uint64(0), np.uint64(word_of(TAG))):
+    for word in (np.uint64(word_of(salt)), ids[:, 0], ids[:, 1], np.uint64(0), np.uint64(word_of(tag))):
         z = _splitmix(z ^ word)
     draws: NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return draws
@@ -92,6 +105,15 @@ def picks(propensities: Sequence[float], draws: NDArray[np.float64]) -> Codes:
     reached = np.cumsum(np.asarray(propensities, dtype=np.float64))
     last = max((index for index, p in enumerate(propensities) if p > 0.0), default=0)
     return np.minimum(np.searchsorted(reached, draws, side="right"), last).astype(np.int64)
+
+
+def tried(trial: Trial, ids: Words, incumbents: Codes, may_explore: Flags) -> Codes:
+    """Return the place that `Trial.choose` chooses for each of *ids*, the incumbent's where it must not."""
+    explores = may_explore & (units(trial.salt, ids, EXPLORE) < trial.epsilon)
+    among = np.array(trial.among, dtype=np.int64)
+    which = (units(trial.salt, ids, AMONG) * len(among)).astype(np.int64)
+    found: Codes = np.where(explores, among[which], incumbents)
+    return found
 
 
 @dataclass(slots=True)
@@ -117,7 +139,9 @@ class Decider:
         """Return what the policy decides for *rows*; a signal that is not there is unknown."""
         codes = np.zeros(len(rows.kinds), dtype=np.int64)
         unknown = np.zeros(len(rows.kinds), dtype=np.bool_)
-        recipes = [recipe_of(model, logged, self.policy) for model, logged in rows.asked]
+        recipes = [recipe_of(model, logged, self.policy) for model, logged, _ in rows.asked]
+        paid = np.array([said == OPEN for *_, said in rows.asked], dtype=np.bool_)
+        drawn = _Drawn(rows.ids, paid[rows.kinds])
         by_recipe: dict[str, list[int]] = {}
         for kind, recipe in enumerate(recipes):
             by_recipe.setdefault(recipe, []).append(kind)
@@ -126,12 +150,12 @@ class Decider:
             if not len(chosen):
                 continue
             if self.policy.routing_of(recipe) is None:
-                table = np.array([self._bypassed(model) for model, _ in rows.asked], dtype=np.int64)
+                table = np.array([self._bypassed(model) for model, *_ in rows.asked], dtype=np.int64)
                 codes[chosen] = table[rows.kinds[chosen]]
                 continue
             whole = len(chosen) == len(codes)
             signals = rows.signals if whole else rows.signals.take(pa.array(chosen))
-            codes[chosen] = self._routed(recipe, signals, rows.ids[chosen])
+            codes[chosen] = self._routed(recipe, signals, drawn.only(chosen))
             unknown[chosen] = self._unknown(recipe, signals)
         return Decided(codes, unknown)
 
@@ -144,10 +168,10 @@ class Decider:
             self._scopes[recipe] = _Scope(columnar, routing.decisions, routing.demanded_keys)
         return self._scopes[recipe]
 
-    def _routed(self, recipe: str, signals: pa.Array, ids: Words) -> Codes:
+    def _routed(self, recipe: str, signals: pa.Array, drawn: _Drawn) -> Codes:
         scope = self._scope(recipe)
         found = scope.columnar.decide(signals)
-        codes = np.full(len(ids), -1, dtype=np.int64)
+        codes = np.full(len(drawn.ids), -1, dtype=np.int64)
         winner = np.where(found.failed >= 0, -2 - found.failed, found.winner)
         for number in np.unique(winner).tolist():
             rows = np.flatnonzero(winner == number)
@@ -158,10 +182,10 @@ class Decider:
                 default = self.policy.providers.defaults.default_model
                 codes[rows] = self._sole("default", default) if default else self._failed("no_decision")
             else:
-                codes[rows] = self._selected(recipe, scope.decisions[number], ids[rows])
+                codes[rows] = self._selected(recipe, scope.decisions[number], drawn.only(rows))
         return codes
 
-    def _selected(self, recipe: str, rule: DecisionRule, ids: Words) -> Codes | int:
+    def _selected(self, recipe: str, rule: DecisionRule, drawn: _Drawn) -> Codes | int:
         if rule.selector is None:
             return self._failed(f"algorithm_unsupported:{rule.algorithm.get('type')}")
         candidates = self.policy.candidates(rule)
@@ -170,7 +194,9 @@ class Decider:
         names = [candidate.model for candidate in candidates]
         table = np.array([self._served(rule.name, name, names) for name in names], dtype=np.int64)
         propensities = rule.selector.odds(candidates).propensities
-        return table[picks(propensities, units(rule.selector.salt or f"{recipe}/{rule.name}", ids))]
+        chosen = picks(propensities, units(rule.selector.salt or f"{recipe}/{rule.name}", drawn.ids))
+        trial = self.policy.trials.get((recipe, rule.name))
+        return table[chosen if trial is None else tried(trial, drawn.ids, chosen, drawn.may_explore)]
 
     def _served(self, decision: str, model: str, names: Sequence[str]) -> int:
         plan = self.policy.plan((model, *(name for name in dict.fromkeys(names) if name != model)))

@@ -55,6 +55,21 @@ class Projected:
 
 
 @dataclass(frozen=True, slots=True)
+class Explored:
+    """How a decision explored: where `draw` is below `epsilon`, a candidate was tried for `incumbent`.
+
+    An `epsilon` of 0 says that it did not. `extra_usd` is what the chosen model costs more than the
+    incumbent by prices and the policy's expected tokens; it is negative for a saving.
+    """
+
+    epsilon: float = 0.0
+    salt: str = ""
+    draw: float = 0.0
+    incumbent: str = ""
+    extra_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionCore:
     """The decision proper; outcome is routed, default, bypassed or failed (then `failure` is a code).
 
@@ -81,6 +96,7 @@ class DecisionCore:
     confidence: float = 0.0
     matched_rules: tuple[str, ...] = ()
     projected: Projected = field(default_factory=Projected)
+    explored: Explored = Explored()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +109,16 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMeta:
-    """How the decision came about (times in ms, `waited_ms` since admission); none of it enters the core."""
+    """How the decision came about (times in ms, `waited_ms` since admission); none of it enters the core.
+
+    `explored_usd` is what exploring cost in the partition that day, this decision included.
+    """
 
     inputs: tuple[Input, ...]
     decided_at: int
     waited_ms: int
     late_roles: tuple[str, ...] = ()
+    explored_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ def _avro_default(value: Any) -> Any:
     if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN has no JSON form
         message = "NaN cannot be an Avro default; leave the field without one"
         raise TypeError(message)
+    if dataclasses.is_dataclass(value):
+        return {avro_name(f): _avro_default(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return list(value) if isinstance(value, tuple) else value
 
 

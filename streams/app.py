@@ -142,9 +142,9 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         limits = replace(tuning.work, region=tuning.regions.get(name, ""))
         return WorkRunner(work_stage(name), world, ports.complete, dialect, limits)
     if role == "decision":
-        return JoinRunner(
-            decision_stage(signal_roles(), world.book, tuning.window, world.policies.in_shadow), world
-        )
+        shadow, shares = world.policies.in_shadow, context.partitions
+        stage = decision_stage(signal_roles(), world.book, tuning.window, shadow, partitions=shares)
+        return JoinRunner(stage, world)
     if role == "dispatch":
         return JoinRunner(dispatch_stage(tuning.window), world)
     if role == "retry":

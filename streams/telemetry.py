@@ -101,6 +101,15 @@ class Telemetry:
         self.decisions = Counter(
             "signalbox_decisions_total", "Decisions made.", ["outcome", "decision", "model"], registry=r
         )
+        self.explored = Counter(
+            "signalbox_explored_total", "Decisions that tried a candidate.", ["decision", "model"], registry=r
+        )
+        self.explored_usd = Counter(
+            "signalbox_explored_usd_total",
+            "What exploring cost more than not, by prices and expected tokens.",
+            ["decision", "model"],
+            registry=r,
+        )
         self.completions = Counter(
             "signalbox_completions_total", "Answered calls.", ["provider", "model", "status"], registry=r
         )
@@ -207,6 +216,9 @@ class Telemetry:
     def _decided(self, record: Decision) -> None:
         core = record.core
         self.decisions.labels(core.outcome, core.decision, core.chosen).inc()
+        if core.explored.draw < core.explored.epsilon:
+            self.explored.labels(core.decision, core.chosen).inc()
+            self.explored_usd.labels(core.decision, core.chosen).inc(max(0.0, core.explored.extra_usd))
         self.event(
             "DecisionMade",
             "debug",

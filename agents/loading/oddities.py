@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agents.complaints import ANY_OF, Oddity, Path
+from agents.loading.exploring import odd_exploration
 from agents.loading.plugins import normalised
 from agents.loading.references import Scope
 from agents.policy_model import Decision, Routing, kind_of
@@ -52,6 +53,7 @@ def of_policy(policy: Policy) -> Iterator[Oddity]:
     for path, routing in scopes:
         for oddity in _of_routing(policy, routing, served):
             yield oddity.below(*path)
+    yield from odd_exploration(policy)
 
 
 def _of_routing(policy: Policy, routing: Routing, served: set[str]) -> Iterator[Oddity]:

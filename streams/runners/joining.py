@@ -206,7 +206,7 @@ class JoinRunner:
                 emits = await self._step(p, lane, gathered)
             else:
                 await self._burial.bury(await self._original(p, gathered.origin), poison(crashes), crashes)
-                emits = self._stage.on_failure(p, gathered, self._world.now())
+                emits = self._stage.on_failure(lane.state, p, gathered, self._world.now())
             acks = await self._sent(emits)
             placed: list[Placed] = [await ack for ack in acks]
             if lane.alive:
@@ -231,7 +231,7 @@ class JoinRunner:
             emits = self._stage.step(lane.state, p, gathered, now)
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
             await self._burial.bury(await self._original(p, gathered.origin), error)
-            return self._stage.on_failure(p, gathered, now)
+            return self._stage.on_failure(lane.state, p, gathered, now)
         self._burial.succeeded(1)
         self._world.telemetry.stepped(self._stage.name, emits)
         return emits
@@ -278,7 +278,8 @@ class JoinRunner:
         low = lane.gather.low
         for origin in [o for o in lane.written if o < low]:
             lane.floor = max(lane.floor, lane.written.pop(origin) + 1)
-        position = min([lane.floor, *lane.written.values()])
+        # The last record that is settled is read back too: it holds the balance of the stage's state.
+        position = min([max(lane.floor - 1, 0), *lane.written.values()])
         if self._stage.horizon_ms:
             horizon = self._world.now() - self._stage.horizon_ms
             while len(lane.checkpoints) > 1 and lane.checkpoints[1][0] < horizon:

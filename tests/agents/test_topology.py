@@ -130,7 +130,7 @@ def test_a_role_starts_less_than_the_window_at_once() -> None:
 
 def test_the_decision_stage_demands_what_the_policy_demands() -> None:
     """A request arrives with its demanded topics and deadline, without its body; a set at its origin."""
-    stage = decision_stage(["embedding", "heuristics"], BOOK)
+    stage = decision_stage(["embedding", "heuristics"], BOOK, partitions=6)
     arrival = stage.arrive(REQUESTS, envelope(REQUESTS), ASKED)
     signals = stage.arrive(
         signals_topic("heuristics"), envelope(signals_topic("heuristics"), 99), heuristics()
@@ -143,7 +143,7 @@ def test_the_decision_stage_demands_what_the_policy_demands() -> None:
     assert not hasattr(arrival.record, "body")
     assert (signals.offset, signals.origin, signals.timestamp) == (99, 7, NOW)
     with pytest.raises(PolicyMissing):
-        decision_stage(["heuristics"], PolicyBook()).arrive(REQUESTS, envelope(REQUESTS), ASKED)
+        decision_stage(["heuristics"], PolicyBook(), partitions=6).arrive(REQUESTS, envelope(REQUESTS), ASKED)
 
 
 def gathered(stage: JoinStage) -> Gathered:
@@ -155,7 +155,7 @@ def gathered(stage: JoinStage) -> Gathered:
 
 def test_a_decision_names_what_it_was_made_of() -> None:
     """Its meta holds the offset of each set used, who was late, and how long the request waited."""
-    stage = decision_stage(["embedding", "heuristics"], BOOK)
+    stage = decision_stage(["embedding", "heuristics"], BOOK, partitions=6)
     [emit] = stage.step(stage.state(), 3, gathered(stage), NOW + 20)
     made: Decision = emit.record
 
@@ -169,8 +169,8 @@ def test_a_decision_names_what_it_was_made_of() -> None:
 
 def test_a_decision_that_died_says_so_at_its_origin() -> None:
     """Dispatch then has a decision for the origin, and waits for none."""
-    stage = decision_stage(["embedding", "heuristics"], BOOK)
-    [emit] = stage.on_failure(3, gathered(stage), NOW)
+    stage = decision_stage(["embedding", "heuristics"], BOOK, partitions=6)
+    [emit] = stage.on_failure(stage.state(), 3, gathered(stage), NOW)
 
     assert emit.record.core.failure == DEAD_LETTERED
     assert emit.record.origin == Origin(3, 7)
@@ -218,7 +218,7 @@ def test_a_decision_that_could_not_be_dispatched_is_taken_back() -> None:
     stage = dispatch_stage()
     state = stage.state()
     first = decision(ASKED, Origin(3, 7))
-    [back] = stage.on_failure(3, Gathered(7, ASKED, {DECISIONS: Part(0, NOW, first)}, ()), NOW)
+    [back] = stage.on_failure(stage.state(), 3, Gathered(7, ASKED, {DECISIONS: Part(0, NOW, first)}, ()), NOW)
     again = decision(ASKED, Origin(3, 9))
     for offset, record in enumerate((first, back.record, again)):
         stage.note(state, envelope(DECISIONS, offset), record)
@@ -229,7 +229,7 @@ def test_a_decision_that_could_not_be_dispatched_is_taken_back() -> None:
     assert isinstance(emit.record, Job)
 
 
-@pytest.mark.parametrize("stage", [dispatch_stage(), decision_stage(["heuristics"], BOOK)])
+@pytest.mark.parametrize("stage", [dispatch_stage(), decision_stage(["heuristics"], BOOK, partitions=6)])
 def test_a_derived_record_of_another_partition_is_no_part(stage: JoinStage) -> None:
     """An origin in another partition, or before the first offset, breaks the contract."""
     source = stage.inputs[0]
@@ -268,7 +268,7 @@ def test_a_work_stage_names_its_topics() -> None:
 
 def test_a_gather_starts_where_its_stage_left_off() -> None:
     """The stage's inputs and window, the committed offsets and the decided origins make a gather."""
-    gather = gather_for(decision_stage(["heuristics"], BOOK, window=5), {REQUESTS: 12}, (12,))
+    gather = gather_for(decision_stage(["heuristics"], BOOK, window=5, partitions=6), {REQUESTS: 12}, (12,))
 
     assert isinstance(gather, Gather)
     assert (gather.window, gather.low) == (5, 12)

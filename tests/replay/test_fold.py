@@ -73,7 +73,7 @@ class World:
         stages: dict[str, Stage] = {
             "heuristics": signal_stage("heuristics", book, self.classifier, self.clock, classified=False),
             "embedding": signal_stage("embedding", book, self.classifier, self.clock, classified=True),
-            "decision": decision_stage(("embedding", "heuristics"), book),
+            "decision": decision_stage(("embedding", "heuristics"), book, partitions=partitions),
             "dispatch": dispatch_stage(),
             "north": work_stage("north"),
             "south": work_stage("south"),

@@ -169,7 +169,7 @@ class FoldSide(Side):
         if kind == "provider":
             return work_stage(name)
         if role == "decision":
-            return decision_stage(signal_roles(), self._book, shadow=self._in_shadow)
+            return decision_stage(signal_roles(), self._book, shadow=self._in_shadow, partitions=partitions)
         if role == "dispatch":
             return dispatch_stage()
         if role == "retry":
