@@ -34,7 +34,7 @@ from streams.runners import World
 from tests.live.kill_tail import INBOX
 from tests.live.kill_waiting import until_true
 
-IN_FLIGHT = 440
+IN_FLIGHT = 800
 """Requests kept unanswered; a run must never have fewer than 200."""
 LINES = 2000
 """Lines of the file; a run that needs more submits it again, as another run."""
