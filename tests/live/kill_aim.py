@@ -178,7 +178,8 @@ class Aim:
 
     async def _being_assigned(self, worker: Worker, until: float) -> str:
         """Catch *worker* between joining its group and having its partitions; it must just be starting."""
-        await until_true(lambda: worker.pid is not None and worker.port_file.exists(), until, 0.01)
+        # Looked at from its first moment on, it would hardly come to join while a loaded machine looks.
+        await until_true(lambda: worker.pid is not None and self._lives.joins(worker), until, 0.005)
         found = "starting"
         while time.monotonic() < until and found in {"starting", "unknown"}:
             if found == "starting":

@@ -62,6 +62,12 @@ class Lives:
         """Return the present, or last, life of *worker*."""
         return self._lives[worker.spec.role, worker.spec.instance]
 
+    def joins(self, worker: Worker) -> bool:
+        """Return whether the present life has begun to join: a member first gives up what it has, nothing."""
+        life = self.of(worker)
+        told = any("PartitionsRevoked" in line for line in _lines(worker.log, life.log_from))
+        return told and life.pid == worker.pid
+
     def assigned(self, worker: Worker) -> bool:
         """Return whether the present life has taken partitions over and not lost them since."""
         held = False
