@@ -89,7 +89,7 @@ fuzz: setup ## a million spoiled records in memory, 20,000 on each topic of a br
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)
 
-.PHONY: hop
+.PHONY: hop browser
 hop: setup ## measure one hop beside a raw loop and Faust as shipped: ARGS=...
 	@$(BIN)/python -m infra.local.kafka_jars
 	@$(BIN)/python -m tests.live.bench_hop --out docs/results/hop.md $(ARGS)
@@ -106,6 +106,9 @@ calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/ca
 
 compare: setup ## a million logged decisions from Parquet under a new policy: ARGS=1000000
 	@$(BIN)/python -m replay.replay_bench $(ARGS)
+
+browser: ## install Debian's Chromium, in which a test opens the report (as root)
+	apt-get install -y --no-install-recommends chromium
 
 lock: setup ## write requirements.lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

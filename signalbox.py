@@ -12,6 +12,7 @@ import replay.policy_bench_cli
 import replay.policy_cli
 import replay.policy_eval_cli
 import replay.probe_cli
+import replay.report_cli
 import replay.signals_cli
 import replay.whatif_cli
 import streams.activation_cli
@@ -36,6 +37,7 @@ streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replaying = replay.cli.register(app)
+replay.report_cli.register(replaying, streams.settings.environment)
 replay.whatif_cli.register(replaying, streams.settings.environment, streams.clients.triton.TritonInfer)
 policy = replay.policy_cli.register(app, streams.settings.environment)
 replay.policy_eval_cli.register(policy)

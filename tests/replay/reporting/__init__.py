@@ -1,0 +1,1 @@
+"""Tests of the report: its numbers, its page, and the page in a browser."""

@@ -1,0 +1,266 @@
+"""The report says the verdict first, holds all of its numbers, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+import replay.cli
+import replay.estimators
+import replay.report_cli
+from replay.bandit import BanditLog
+from replay.estimators import estimator
+from replay.evaluation import Method, evaluate
+from replay.reporting import figures
+from replay.reporting.page import page_of
+from replay.reporting.plots import Judged, front_of, reliability_of, weights_of
+from replay.reward_model import cross_fitted
+from schemas.codec import Codec
+from tests.replay.bandits import as_table
+from tests.replay.logs import POLICY_YAML, LogBuilder, kept
+from tests.replay.reporting.worlds import NAMES, QUALITY, choices, report_of, table_at
+
+estimator.load(replay.estimators)
+APP = typer.Typer()
+replay.report_cli.register(replay.cli.register(APP), dict)
+
+
+def run(*options: object) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(APP, ["replay", "report", *map(str, options)])
+
+
+def judged(log: BanditLog, **more: Any) -> Judged:
+    """Return *log* with its evaluation."""
+    method = Method()
+    model = cross_fitted(log, method.model)
+    found = evaluate(log, method, model=model)
+    return Judged(log, found, method, model, observation_known=True, **more)
+
+
+class Addresses(HTMLParser):
+    """Collects whatever an element would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the addresses of an element."""
+        del tag
+        self.found += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "data"}]
+
+
+def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
+    """Nothing is fetched: addresses are of the page itself or of no file at all, and no style imports one."""
+    text = report_of(tmp_path).read_text(encoding="utf-8")
+    found = Addresses()
+    found.feed(text)
+
+    assert [address for address in found.found if not address.startswith(("#", "data:,"))] == []
+    assert re.findall(r"url\((?!#)|@import|<script(?! type=\"application/json\")", text) == []
+
+
+def test_the_verdict_comes_before_any_number(tmp_path: Path) -> None:
+    """The first thing in the body is the verdict in words."""
+    text = report_of(tmp_path).read_text(encoding="utf-8")
+
+    assert text.index("<strong>Better</strong>") < text.index("<h2")
+    assert text.index("The target policy is better") < text.index("<h2")
+
+
+def test_the_numbers_are_in_the_page_and_beside_it(tmp_path: Path) -> None:
+    """Both are the same document, and hold every plot's data."""
+    page = report_of(tmp_path)
+    beside = json.loads(page.with_suffix(".json").read_bytes())
+    inside = re.search(r'id="numbers">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+
+    assert inside is not None
+    assert json.loads(inside[1]) == beside
+    assert set(beside["plots"]) == {"front", "forest", "weights", "reliability", "flow"}
+    assert {row["name"] for row in beside["plots"]["forest"]} == {name for name, _ in estimator}
+
+
+def test_a_name_cannot_leave_its_place(tmp_path: Path) -> None:
+    """Whoever names a model names it only: no element, no script, no end of the numbers."""
+    evil = '</script><script>alert("1")</script><b>$x_1$'
+    table = pq.read_table(table_at(tmp_path / "t.parquet", 400))
+    names = [name.replace("small", evil) for name in table.column_names]
+    action = [evil if name == "small" else name for name in table["action"].to_pylist()]
+    table = table.rename_columns(names).set_column(names.index("action"), "action", [action])
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = run("--table", tmp_path / "t.parquet", "--html", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+
+    assert result.exit_code in {0, 4}
+    assert evil not in text
+    assert len(re.findall("<script", text)) == 1
+    assert json.loads((tmp_path / "r.json").read_bytes())["plots"]["flow"][0]["from"] in {evil, *NAMES}
+
+
+def test_one_model_for_all_is_estimated_near_its_truth() -> None:
+    """The single models' values are those of the world, and the best of them is named."""
+    log, cost, _ = choices(6000)
+    found = front_of(judged(log, cost=cost))
+    points = {point["name"]: point for point in found["points"]}
+    easy = 1.0 - log.features[:, 0].mean()
+
+    for number, name in enumerate(NAMES):
+        truth = easy * QUALITY[0][number] + (1.0 - easy) * QUALITY[1][number]
+        half = (points[name]["high"] - points[name]["low"]) / 2
+        assert abs(points[name]["quality"] - truth) < 2 * half
+        assert points[name]["cost"] == pytest.approx(cost[log.taken == number].mean())
+    assert found["best_single"] == "large"
+    assert found["cost_known"]
+    assert found["oracle"] is None
+    assert "unknown" in found["oracle_note"]
+
+
+def test_the_oracle_is_known_where_every_answer_is() -> None:
+    """With full feedback single models and the oracle are exact."""
+    log, _, outcomes = choices(2000)
+    found = front_of(judged(log, outcomes=outcomes))
+    points = {point["name"]: point for point in found["points"]}
+
+    assert found["oracle"] == pytest.approx(outcomes.max(axis=1).mean())
+    assert points["large"]["quality"] == pytest.approx(outcomes[:, 1].mean())
+    assert found["oracle"] >= points["large"]["quality"]
+
+
+def test_a_wrong_propensity_lies_off_the_diagonal() -> None:
+    """Stated propensities agree with how often they were taken, and planted ones do not."""
+    log, _, _ = choices(6000)
+    assert log.logged is not None
+    right = reliability_of(judged(log))["propensities"]
+    lied = np.tile([0.4, 0.5, 0.1], (log.n, 1))
+    wrong = reliability_of(
+        replace(judged(log), log=replace(log, logged=lied, propensity=lied[np.arange(log.n), log.taken]))
+    )["propensities"]
+
+    assert [row["predicted"] for row in right] == pytest.approx([0.1, 0.3, 0.6])
+    assert max(abs(row["observed"] - row["predicted"]) / row["half"] for row in right) < 3
+    assert max(abs(row["observed"] - row["predicted"]) / row["half"] for row in wrong) > 10
+
+
+def test_the_tail_of_the_weights_is_their_distribution() -> None:
+    """Each point says which share of rows weighs at least so much."""
+    log, _, _ = choices(500)
+    found = weights_of(log)
+
+    for weight, share in found["tail"]:
+        assert (log.weight >= weight - 1e-12).mean() >= share - 1e-12
+    assert found["largest"] == pytest.approx(log.weight.max())
+
+
+def test_every_plot_is_drawn_in_the_pages_own_ink() -> None:
+    """No text or axis has a fixed colour, and no id is used twice in a page."""
+    log, cost, _ = choices(400)
+    found = front_of(judged(log, cost=cost))
+    one = figures.front(found)
+    other = figures.weights(weights_of(log))
+    ids = re.findall(r'\bid="([^"]+)"', one + other)
+
+    assert "currentColor" in one
+    assert "#010203" not in one
+    assert "#000000" not in one
+    assert len(ids) == len(set(ids))
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    """Dearer and no better is not on it."""
+    points = [{"cost": c, "quality": q} for c, q in ((1.0, 0.5), (2.0, 0.4), (3.0, 0.9), (3.0, 0.8))]
+
+    assert figures.best_of(points) == [points[0], points[2]]
+
+
+def logged(folder: Path, *, forged: bool = False) -> tuple[Path, Path]:
+    """Keep a log and a policy to compare with below *folder*; *forged* changes a decision of it."""
+    builder = LogBuilder()
+    for number in range(40):
+        builder.decided(number)
+    envelopes = builder.envelopes
+    if forged:
+        codec = Codec()
+        at = next(i for i, each in enumerate(envelopes) if each.topic == "decisions")
+        decision = codec.decode(envelopes[at].value)
+        changed = replace(decision, core=replace(decision.core, chosen="tiny"))
+        envelopes = [
+            replace(e, value=codec.encode(changed)) if i == at else e for i, e in enumerate(envelopes)
+        ]
+    kept(str(folder / "log"), envelopes, builder.policies)
+    policy = folder / "policy.yaml"
+    marked = POLICY_YAML.replace("priority: 10", "priority: 30\n      safety: true")
+    policy.write_text(marked)
+    return folder / "log", policy
+
+
+def test_a_log_and_a_policy_tell_what_would_change(tmp_path: Path) -> None:
+    """Without rewards nothing is judged, and everything else of the template is there."""
+    log, policy = logged(tmp_path)
+    result = run("--log", log, "--policy", policy, "--html", tmp_path / "r.html", "--json")
+    told = json.loads(result.stdout)
+
+    assert result.exit_code == 0
+    assert told["verdict"]["word"] == "not_judged"
+    assert told["reproduction"]["reproduced"] == told["reproduction"]["decisions"] == 40
+    assert told["disagreement"]["changed"] > 0
+    assert sum(row["count"] for row in told["plots"]["flow"]) == 40
+    assert "safety" in told["verdict"]["warnings"][0]
+    assert told["identity"]["offsets"]
+    assert "Safety decisions that flip" in (tmp_path / "r.html").read_text()
+
+
+def test_a_log_that_is_not_reproduced_stops_the_reader(tmp_path: Path) -> None:
+    """The first warning says that what follows cannot be relied on, and the exit is 1."""
+    log, policy = logged(tmp_path, forged=True)
+    result = run("--log", log, "--policy", policy, "--html", tmp_path / "r.html", "--json")
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["verdict"]["warnings"][0].startswith("Stop: only 39 of 40")
+    assert "Stop: only 39 of 40" in (tmp_path / "r.html").read_text()
+
+
+def test_too_little_evidence_is_no_verdict(tmp_path: Path) -> None:
+    """The page says what it would take, and the exit is 4."""
+    result = run("--table", table_at(tmp_path / "t.parquet", 60), "--html", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+
+    assert result.exit_code == 4
+    assert "<strong>Not enough evidence</strong>" in text
+    assert "more rows of such traffic" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--log", "x"),
+        ("--policy", "x"),
+        ("--table", "missing.parquet"),
+        ("--table", "x", "--detect", "0"),
+    ],
+)
+def test_unusable_options_exit_2(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Half a question, a missing file and a difference of nothing are usage errors; no page is written."""
+    assert run("--html", tmp_path / "r.html", *options).exit_code == 2
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_the_same_numbers_make_the_same_page(tmp_path: Path) -> None:
+    """Nothing of a page depends on when it was made."""
+    log, _, _ = choices(300)
+    pq.write_table(as_table(log), tmp_path / "t.parquet")
+    run("--table", tmp_path / "t.parquet", "--html", tmp_path / "a.html")
+    told = json.loads((tmp_path / "a.json").read_bytes())
+
+    assert page_of(told) == page_of(told) == (tmp_path / "a.html").read_text(encoding="utf-8")
