@@ -6,6 +6,7 @@ import typer
 
 import infra.local.cli
 import infra.local.commands
+import replay.archive_cli
 import replay.bench_cli
 import replay.cli
 import replay.policy_bench_cli
@@ -24,13 +25,20 @@ import streams.doctor_cli
 import streams.pause_cli
 import streams.settings
 import streams.topics_cli
+from streams.runners.archiving import Archive, ArchivePlace
+
+
+def open_archive(place: ArchivePlace) -> Archive:
+    """Open the archive that a worker writes."""
+    return replay.archive_cli.open_archive(place.where, place.cluster, place.prefix, bodies=place.bodies)
+
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
 )
 infra.local.cli.register(app, "infra.local.routing:deployment")
 infra.local.commands.register(app)
-streams.cli.register(app, infra.local.commands.broker_of)
+streams.cli.register(app, infra.local.commands.broker_of, open_archive)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)

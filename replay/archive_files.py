@@ -1,11 +1,14 @@
-"""The files of an archive: each is written under another name and moved, so that none is ever partial.
+"""The files of an archive, on a disk or on S3: whole or not there, and hidden until they are committed.
 
-A folder on disk, or any place that pyarrow has a filesystem for (``s3://...``).
+A table's file is written under a hidden name, which readers of Parquet folders skip; the commit that
+lists it makes it count, and only then is it given its own name. Whoever goes by commits finds it
+under either.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +16,56 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+_HIDDEN = "_new-"
+"""What the name of a table's file begins with until it is committed."""
 _UNDER_WAY = "_tmp-"
-"""What the name of a file begins with until it is whole; readers of Parquet folders skip it."""
+"""What the name of any other file begins with until it is whole."""
+GROUP = 65_536
+"""Rows of a row group, at most."""
+
+
+def hidden(name: str) -> str:
+    """Return where the table's file *name* lies until it is committed."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{_HIDDEN}{last}"
+
+
+def revealed(name: str) -> str:
+    """Return *name* as a commit has it; the same for a file that is not hidden."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.removeprefix(_HIDDEN)}"
+
+
+def is_under_way(name: str) -> bool:
+    """Tell whether *name* is of a file that was not whole when its writer died."""
+    return name.rpartition("/")[2].startswith(_UNDER_WAY)
 
 
 class Files:
-    """Files below one place, by relative path."""
+    """Files below one place, by relative path: a folder, or a URI that pyarrow knows (``s3://...``)."""
 
     def __init__(self, where: str) -> None:
         if "://" in where:
             self.fs, self.root = fs.FileSystem.from_uri(where)
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(where).resolve())
+        self.root = self.root.rstrip("/")
+        self._local = self.fs.type_name == "local"
 
     def path(self, name: str) -> str:
         """Return the path of *name* on the filesystem."""
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}" if name else self.root
 
     def put_table(self, name: str, table: pa.Table) -> None:
-        """Write *table* to *name*, replacing what is there."""
-        under_way = self._under_way(name)
-        self.write_table(under_way, table)
-        self.move(under_way, name)
+        """Write *table* for *name*, hidden."""
+        out = pa.BufferOutputStream()
+        pq.write_table(table, out, row_group_size=GROUP, compression="zstd")
+        self._folder(name)
+        self.write_bytes(hidden(name), out.getvalue().to_pybytes())
+
+    def reveal(self, name: str) -> None:
+        """Give the table's file *name* its own name."""
+        self.move(hidden(name), name)
 
     def put_json(self, name: str, document: Any) -> None:  # noqa: ANN401 - plain values
         """Write *document* to *name*, replacing what is there."""
@@ -42,39 +73,56 @@ class Files:
 
     def put_bytes(self, name: str, data: bytes) -> None:
         """Write *data* to *name*, replacing what is there."""
-        under_way = self._under_way(name)
+        folder, _, last = name.rpartition("/")
+        under_way = f"{folder}/{_UNDER_WAY}{last}" if folder else f"{_UNDER_WAY}{last}"
+        self._folder(name)
         self.write_bytes(under_way, data)
         self.move(under_way, name)
 
-    def _under_way(self, name: str) -> str:
-        folder, _, last = name.rpartition("/")
-        self.fs.create_dir(self.path(folder) if folder else self.root, recursive=True)
-        return f"{folder}/{_UNDER_WAY}{last}" if folder else f"{_UNDER_WAY}{last}"
-
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write the Parquet file *name*, one row group."""
-        with self.fs.open_output_stream(self.path(name)) as out:
-            pq.write_table(table, out, row_group_size=max(1, len(table)), compression="zstd")
+    def _folder(self, name: str) -> None:
+        if self._local:  # elsewhere a folder is no more than a part of the name
+            self.fs.create_dir(self.path(name.rpartition("/")[0]), recursive=True)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write the file *name*."""
+        """Write the file *name*; on a disk it outlasts a loss of power."""
+        if self._local:
+            with Path(self.path(name)).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            return
         with self.fs.open_output_stream(self.path(name)) as out:
             out.write(data)
 
     def move(self, name: str, target: str) -> None:
-        """Give file *name* its final name."""
+        """Give file *name* another name, replacing what has it."""
+        if self._local:
+            Path(self.path(name)).replace(self.path(target))
+            folder = os.open(Path(self.path(target)).parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            return
         self.fs.move(self.path(name), self.path(target))
 
     def delete(self, name: str) -> None:
         """Remove file *name*."""
         self.fs.delete_file(self.path(name))
 
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file *name*."""
+        return bool(self.fs.get_file_info(self.path(name)).type == fs.FileType.File)
+
     def names(self, folder: str = "") -> list[str]:
         """Return every file below *folder*, sorted; none if there is no such folder."""
-        base = self.path(folder) if folder else self.root
-        found = self.fs.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-        names = (info.path[len(self.root) + 1 :] for info in found if info.type == fs.FileType.File)
-        return sorted(names)
+        return sorted(self.ages(folder))
+
+    def ages(self, folder: str = "") -> dict[str, float]:
+        """Return every file below *folder*, and when each was written (seconds since the epoch)."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        found = [info for info in self.fs.get_file_info(selector) if info.type == fs.FileType.File]
+        return {info.path[len(self.root) + 1 :]: (info.mtime_ns or 0) / 1e9 for info in found}
 
     def read_bytes(self, name: str) -> bytes:
         """Return what is in *name*."""
@@ -83,5 +131,12 @@ class Files:
             return data
 
     def parquet(self, name: str, dictionaries: list[str]) -> pq.ParquetFile:
-        """Open *name*, reading columns *dictionaries* as codes."""
-        return pq.ParquetFile(self.fs.open_input_file(self.path(name)), read_dictionary=dictionaries)
+        """Open the committed table's file *name*, reading columns *dictionaries* as codes."""
+        try:
+            file = self.fs.open_input_file(self.path(name))
+        except FileNotFoundError:
+            try:
+                file = self.fs.open_input_file(self.path(hidden(name)))
+            except FileNotFoundError:  # revealed just now
+                file = self.fs.open_input_file(self.path(name))
+        return pq.ParquetFile(file, read_dictionary=dictionaries)

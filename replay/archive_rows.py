@@ -1,40 +1,58 @@
 """Records of the log as Arrow rows: their own fields, beside the place in the log that they came from.
 
-What is sealed stays sealed, and is left out unless bodies are asked for.
+What is sealed stays sealed, and all but its key's name is left out unless bodies are asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
 import pyarrow as pa
 
 from replay.cases import Case
 from schemas.completion import Completion, Result
+from schemas.control import PolicyActivated, PolicyPublished, PolicyShadowed
 from schemas.decision import Decision
 from schemas.envelope import Envelope
 from schemas.feedback import Feedback
 from schemas.request import Request
 from schemas.sealed import Claim, Sealed
 from schemas.shape import Packer, avro_name, hints_of, is_optional, strip_optional
-from schemas.topics import COMPLETIONS, DECISIONS, FEEDBACK, REQUESTS, RESULTS
+from schemas.signal import SignalSet
+from schemas.topics import (
+    COMPLETIONS,
+    CONTROL_POLICY,
+    DECISIONS,
+    FEEDBACK,
+    REQUESTS,
+    RESULTS,
+    signals_topic,
+)
+
+_SIGNAL_TOPICS = signals_topic("")
 
 SIGNALS = "signals"
-KINDS: Mapping[str, type] = {
-    REQUESTS: Request,
-    DECISIONS: Decision,
-    COMPLETIONS: Completion,
-    RESULTS: Result,
-    FEEDBACK: Feedback,
+POLICIES = "policies"
+KINDS: Mapping[str, tuple[type, ...]] = {
+    REQUESTS: (Request,),
+    SIGNALS: (SignalSet,),
+    DECISIONS: (Decision,),
+    COMPLETIONS: (Completion,),
+    RESULTS: (Result,),
+    FEEDBACK: (Feedback,),
+    POLICIES: (PolicyPublished, PolicyActivated, PolicyShadowed),
 }
-"""What is archived, by topic and table; the table `signals` comes with that of the decisions."""
+"""What is archived, by table. A row of a table is one record of a topic."""
 
 NOBODY = "(unknown)"
 """The tenant of a record whose request the log does not hold."""
+NONE = "(none)"
+"""The tenant of records that belong to no request."""
 
 _PLACE = (
     ("topic", pa.string()),
@@ -58,52 +76,58 @@ OBSERVATION = pa.struct(
         ("reason", pa.string()),
     ]
 )
-_SET = pa.struct(
-    [
-        ("role", pa.string()),
-        ("offset", pa.int64()),
-        ("policy_hash", pa.string()),
-        ("started_at", pa.int64()),
-        ("elapsed_us", pa.int64()),
-        ("classifiers", pa.list_(pa.string())),
-        ("versions", pa.list_(pa.string())),
-    ]
-)
-_SIGNAL_FIELDS = (
-    ("request_id", pa.binary(16)),
-    ("observations", pa.list_(OBSERVATION)),
-    ("sets", pa.list_(_SET)),
-    ("missing", pa.list_(pa.string())),
-)
+_DECIDED_FROM = (("observations", pa.list_(OBSERVATION)), ("missing", pa.list_(pa.string())))
+"""Beside a decision, so that no reader has to join: what it was made of, and what the log lacks of it."""
+
+_WHICH = ("record", pa.string())
+"""Which record it is, in a table of several kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record, where it was in the log, and whose it is."""
+    """A record (of decisions a `Case`), where it was in the log, and whose it is."""
 
     envelope: Envelope
     record: Any
     tenant: str
 
 
+def table_name(topic: str) -> str | None:
+    """Return the table that the records of *topic* are archived in; None for none."""
+    if topic.startswith(_SIGNAL_TOPICS):
+        return SIGNALS
+    if topic == CONTROL_POLICY:
+        return POLICIES
+    return topic if topic in KINDS else None
+
+
+@cache
 def schema_of(kind: str, *, bodies: bool = False) -> pa.Schema:
     """Return the columns of table *kind*."""
-    if kind == SIGNALS:
-        return pa.schema([*_PLACE, *_SIGNAL_FIELDS])
-    own = [each for each in _fields(KINDS[kind], bodies=bodies) if each[0] != "tenant"]
-    return pa.schema([*_PLACE, *own])
+    classes = KINDS[kind]
+    own: dict[str, pa.DataType] = {} if len(classes) == 1 else dict([_WHICH])
+    for cls in classes:
+        own |= {name: type_ for name, type_ in _fields(cls, bodies=bodies) if name != "tenant"}
+    return pa.schema([*_PLACE, *own.items(), *(_DECIDED_FROM if kind == DECISIONS else ())])
 
 
 def table_of(kind: str, rows: Sequence[Row], *, bodies: bool = False) -> pa.Table:
-    """Return *rows* as the table *kind*; those of `signals` hold a `Case` each."""
-    if kind == SIGNALS:
-        plain: Iterator[dict[str, Any]] = (_signals(row.record) for row in rows)
-    else:
-        packer: Packer[Any] = Packer(KINDS[kind])
-        plain = (packer.pack(row.record) for row in rows)
-    schema = schema_of(kind, bodies=bodies)
-    dicts = [found | _place(row) for found, row in zip(plain, rows, strict=True)]
-    return pa.Table.from_pylist(dicts, schema=schema)
+    """Return *rows* as the table *kind*; those of decisions hold a `Case` each."""
+    packers = _packers(kind)
+    dicts = [_packed(row.record, packers) | _place(row) for row in rows]
+    return pa.Table.from_pylist(dicts, schema=schema_of(kind, bodies=bodies))
+
+
+@cache
+def _packers(kind: str) -> Mapping[type, Packer[Any]]:
+    return {cls: Packer(cls) for cls in KINDS[kind]}
+
+
+def _packed(record: Any, packers: Mapping[type, Packer[Any]]) -> dict[str, Any]:  # noqa: ANN401 - any record
+    if isinstance(record, Case):
+        return packers[Decision].pack(record.decision) | _decided_from(record)
+    packed: dict[str, Any] = packers[type(record)].pack(record)
+    return packed if len(packers) == 1 else packed | {_WHICH[0]: type(record).__name__}
 
 
 def _place(row: Row) -> dict[str, Any]:
@@ -118,25 +142,11 @@ def _place(row: Row) -> dict[str, Any]:
     }
 
 
-def _signals(case: Case) -> dict[str, Any]:
-    offsets = {used.role: used.offset for used in case.decision.meta.inputs}
+def _decided_from(case: Case) -> dict[str, Any]:
     sets = sorted(case.sets, key=lambda pair: pair[0])
     return {
-        "request_id": case.decision.request_id,
         "observations": [
             {"role": role, **observed._asdict()} for role, found in sets for observed in found.observations
-        ],
-        "sets": [
-            {
-                "role": role,
-                "offset": offsets[role],
-                "policy_hash": found.policy_hash,
-                "started_at": found.started_at,
-                "elapsed_us": found.elapsed_us,
-                "classifiers": list(found.classifiers),
-                "versions": list(found.versions),
-            }
-            for role, found in sets
         ],
         "missing": list(case.missing),
     }
@@ -144,13 +154,7 @@ def _signals(case: Case) -> dict[str, Any]:
 
 def _fields(cls: type, *, bodies: bool) -> list[tuple[str, pa.DataType]]:
     hints = hints_of(cls)
-    found = []
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        bare = strip_optional(hint) if is_optional(hint) else hint
-        if bodies or bare not in (Sealed, Claim):
-            found.append((avro_name(field), _arrow(bare, bodies=bodies)))
-    return found
+    return [(avro_name(f), _arrow(hints[f.name], bodies=bodies)) for f in dataclasses.fields(cls)]
 
 
 def _arrow(hint: Any, *, bodies: bool) -> pa.DataType:  # noqa: ANN401 - a type as written
@@ -160,6 +164,12 @@ def _arrow(hint: Any, *, bodies: bool) -> pa.DataType:  # noqa: ANN401 - a type 
         return pa.binary(get_args(hint)[1].size)
     if get_origin(hint) is tuple:
         return pa.list_(_arrow(get_args(hint)[0], bodies=bodies))
+    if hint in (Sealed, Claim) and not bodies:
+        return _SEALED_BY
     if dataclasses.is_dataclass(hint):
         return pa.struct(_fields(typing.cast("type", hint), bodies=bodies))
     return _PRIMITIVES[hint]
+
+
+_SEALED_BY = pa.struct([("key_id", pa.string()), ("alg", pa.string())])
+"""What stays of sealed bytes that are left out: by which key, so that what is erased can be counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from replay.view import LogView
@@ -65,14 +65,15 @@ def cases_in(
     for envelope in view.read(DECISIONS, partition):
         if envelope.offset <= after:
             continue
-        decision = _decision(codec, envelope)
+        decision = decision_of(codec, envelope)
         yield (
             envelope,
             decision if isinstance(decision, Unreadable) else _case(codec, envelope, decision, raw),
         )
 
 
-def _decision(codec: Codec, envelope: Envelope) -> Decision | Unreadable:
+def decision_of(codec: Codec, envelope: Envelope) -> Decision | Unreadable:
+    """Return the Decision in *envelope*, of its own partition, or why there is none."""
     try:
         decision: Decision = codec.decode_as(Decision, envelope.value)
     except UndecodableError as error:
@@ -87,7 +88,7 @@ def _inputs_of(view: LogView, codec: Codec, partition: int) -> _Raw:
     """Return the encoded SignalSets that the decisions of *partition* name, by role and offset."""
     wanted: dict[str, set[int]] = {}
     for envelope in view.read(DECISIONS, partition):
-        decision = _decision(codec, envelope)
+        decision = decision_of(codec, envelope)
         if isinstance(decision, Decision):
             for used in decision.meta.inputs:
                 wanted.setdefault(used.role, set()).add(used.offset)
@@ -102,11 +103,20 @@ def _inputs_of(view: LogView, codec: Codec, partition: int) -> _Raw:
 
 
 def _case(codec: Codec, envelope: Envelope, decision: Decision, raw: _Raw) -> Case:
+    used = [(each.role, each.offset) for each in decision.meta.inputs]
+    return case_of(envelope, decision, {each: _signals(codec, raw.get(each)) for each in used})
+
+
+def case_of(
+    envelope: Envelope, decision: Decision, observed: Mapping[tuple[str, int], SignalSet | None]
+) -> Case:
+    """Return *decision*, which is in *envelope*, with the SignalSets by role and offset that it names."""
     sets: list[tuple[str, SignalSet]] = []
     missing: list[str] = []
     for used in decision.meta.inputs:
-        found = _signals(codec, raw.get((used.role, used.offset)), decision)
-        if found is None:
+        found = observed.get((used.role, used.offset))
+        # Another request's would be worse than none.
+        if found is None or (found.request_id, found.origin) != (decision.request_id, decision.origin):
             missing.append(f"{used.role}@{used.offset}")
         else:
             sets.append((used.role, found))
@@ -114,11 +124,9 @@ def _case(codec: Codec, envelope: Envelope, decision: Decision, raw: _Raw) -> Ca
     return Case(envelope.partition, envelope.offset, schema_id, decision, tuple(sets), tuple(missing))
 
 
-def _signals(codec: Codec, value: bytes | None, decision: Decision) -> SignalSet | None:
-    """Return the SignalSet in *value* if it is about the request that was decided."""
+def _signals(codec: Codec, value: bytes | None) -> SignalSet | None:
     try:
         found: SignalSet = codec.decode_as(SignalSet, value)
     except UndecodableError:
         return None
-    same = found.request_id == decision.request_id and found.origin == decision.origin
-    return found if same else None
+    return found

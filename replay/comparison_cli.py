@@ -1,12 +1,11 @@
-"""The commands over what a policy would change: ``replay archive``, and the ``--log`` of others.
+"""What a policy would change for logged traffic, printed: the ``--log`` of ``replay decide`` and others.
 
 Whatever needs a library of analysis is imported when a command runs: every worker imports this.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import orjson
 import typer
@@ -16,7 +15,7 @@ from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
 from replay.policy_difference import difference
 from replay.policy_difference import lines_of as differing
-from schemas.logdir import LogDir, LogDirError
+from schemas.logdir import LogDirError
 
 if TYPE_CHECKING:
     from replay.comparison import Comparison
@@ -26,41 +25,6 @@ UNKNOWN_LIMIT = 0.01
 """The share of decisions that may need signals which the log does not hold."""
 
 _UNUSABLE = (LogDirError, ConfigError, InvalidRecord, OSError)
-
-
-def register(commands: typer.Typer) -> None:
-    """Add ``archive`` to the group ``replay``."""
-    commands.command("archive")(_archive)
-
-
-def _archive(
-    log: Annotated[Path, typer.Option("--log", help="A directory that --keep-log wrote.")],
-    out: Annotated[str, typer.Option("--out", help="A folder, or a URI such as s3://bucket/folder.")],
-    *,
-    bodies: Annotated[
-        bool, typer.Option("--bodies", help="Keep bodies and answers, sealed as they are.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Write a kept log as Parquet by date and tenant; run again, it adds what is new.
-
-    Exits 2 for what is no log, or an archive of another cluster.
-    """
-    from replay.archive import Source, archive  # noqa: PLC0415 - heavy
-    from replay.archive_files import Files  # noqa: PLC0415 - heavy
-
-    try:
-        opened = LogDir(log)
-        source = Source(opened, opened.manifest.cluster_id, opened.manifest.prefix)
-        done = archive(source, Files(out), bodies=bodies)
-    except _UNUSABLE as error:
-        typer.echo(f"replay archive: {error}", err=True)
-        raise typer.Exit(USAGE) from None
-    if as_json:
-        typer.echo(orjson.dumps(done.as_json(), option=orjson.OPT_INDENT_2))
-        return
-    rows = ", ".join(f"{count} {kind}" for kind, count in sorted(done.rows.items())) or "nothing new"
-    typer.echo(rows + (f"; {done.unreadable} records are unreadable and left out" if done.unreadable else ""))
 
 
 def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:

@@ -15,14 +15,15 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from agents.decision import REQUESTED_MODEL
-from agents.errors import InvalidRecord
 from agents.exploration import FACT
-from replay.archive import CHUNK, MANIFEST, commits_in
+from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
-from replay.archive_rows import NOBODY, SIGNALS, Row, table_of
+from replay.archive_rows import NOBODY, Row, table_of
+from replay.archiver import CHUNK
 from replay.cases import Case, cases_in
 from replay.outcomes import Asked, Codes, Flags, Words, coded
 from replay.view import LogView
@@ -36,10 +37,25 @@ Floats = NDArray[np.float64]
 
 _CORE = ("outcome", "failure", "decision", "chosen")
 _FACTS = ("core.facts.name", "core.facts.value")
-_COLUMNS = ["request_id", "origin.offset", *(f"core.{name}" for name in (*_CORE, "recipe")), *_FACTS]
+_COLUMNS = [
+    "offset",
+    "request_id",
+    "origin.offset",
+    *(f"core.{name}" for name in (*_CORE, "recipe")),
+    *_FACTS,
+]
 _SEEN = ("type", "name", "label", "matched", "confidence", "value", "status")
 _OBSERVED = [f"observations.list.element.{name}" for name in _SEEN]
-_BILLED = ["origin.offset", "step", "branch", "attempt", "model", "prompt_tokens", "completion_tokens"]
+_BILLED = [
+    "offset",
+    "origin.offset",
+    "step",
+    "branch",
+    "attempt",
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+]
 _BILLED += ["cost_usd"]
 _TEXTS = [f"core.{name}" for name in (*_CORE, "recipe")]
 _CODED = [f"observations.list.element.{name}" for name in ("type", "name", "label", "status")]
@@ -100,10 +116,7 @@ class ArchivedLog:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        try:
-            self.manifest = json.loads(files.read_bytes(MANIFEST))
-        except (OSError, ValueError):
-            raise InvalidRecord(f"{files.root}: no archive, it has no readable {MANIFEST}") from None
+        self.manifest = Manifest(files)
         self._commits = commits_in(files)
 
     def partitions(self) -> list[int]:
@@ -111,28 +124,34 @@ class ArchivedLog:
         return sorted({each.partition for each in self._commits if each.topic == DECISIONS})
 
     def batches(self, partition: int) -> Iterator[Batch]:
-        """Yield the decisions of *partition* in order, a file at a time."""
+        """Yield the decisions of *partition* in order, a row group at a time."""
         for commit in self._of(DECISIONS, partition):
-            for name, beside in zip(commit.files[DECISIONS], commit.files[SIGNALS], strict=True):
-                decisions = self._files.parquet(name, _TEXTS).read(columns=_COLUMNS)
-                seen = self._files.parquet(beside, _CODED).read(columns=_OBSERVED)
-                tenant = unquote(name.split("/tenant=")[1].split("/")[0])
-                whose = np.zeros(len(decisions), dtype=np.int64)
-                yield Batch(whose, [tenant], decisions, _whole(seen["observations"]))
+            for stored in commit.files:
+                tenant = unquote(stored.folder.split("/tenant=")[1])
+                file = self._files.parquet(stored.name, [*_TEXTS, *_CODED])
+                for group in range(file.num_row_groups):
+                    table = _unskipped(file.read_row_group(group, columns=[*_COLUMNS, *_OBSERVED]), commit)
+                    whose = np.zeros(len(table), dtype=np.int64)
+                    yield Batch(whose, [tenant], table, _whole(table["observations"]))
 
     def completions(self, partition: int) -> Iterator[pa.Table]:
         """Yield the completions of *partition*, a file at a time."""
         for commit in self._of(COMPLETIONS, partition):
-            for name in commit.files[COMPLETIONS]:
-                yield self._files.parquet(name, ["model"]).read(columns=_BILLED)
+            for stored in commit.files:
+                table = self._files.parquet(stored.name, ["model"]).read(columns=_BILLED)
+                yield _unskipped(table, commit)
 
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
-        listed = self.manifest["policies"].items()
-        return {name: self._files.read_bytes(path).decode() for name, path in listed}
+        return self.manifest.policies()
 
-    def _of(self, topic: str, partition: int) -> list[Any]:
-        return [each for each in self._commits if (each.topic, each.partition) == (topic, partition)]
+    def _of(self, topic: str, partition: int) -> list[Commit]:
+        return [each for each in self._commits if each.place == (topic, partition)]
+
+
+def _unskipped(table: pa.Table, commit: Commit) -> pa.Table:
+    """Return the rows that count in *commit*."""
+    return table.filter(pc.greater_equal(table["offset"], commit.skip)) if commit.skip else table
 
 
 class KeptLog:
@@ -189,10 +208,9 @@ class KeptLog:
 
 
 def _batch(rows: list[Row]) -> Batch:
-    signals = table_of(SIGNALS, rows)["observations"]
-    plain = [Row(row.envelope, row.record.decision, row.tenant) for row in rows]
     whose, names = coded([pa.array([row.tenant for row in rows])])
-    return Batch(whose, [name for (name,) in names], table_of(DECISIONS, plain), _whole(signals))
+    table = table_of(DECISIONS, rows)
+    return Batch(whose, [name for (name,) in names], table, _whole(table["observations"]))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -299,8 +317,8 @@ def billed(logged: Logged, partition: int) -> Bill:
             continue
         codes, names = coded([_whole(table["model"])])
         own = np.array([models.setdefault(name, len(models)) for (name,) in names])
-        columns = [places(table), *(_numbers(table[name]) for name in _BILLED[1:4])]
-        columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[5:])]
+        columns = [places(table), *(_numbers(table[name]) for name in _BILLED[2:5])]
+        columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[6:])]
         parts.append(np.column_stack([column.astype(np.float64) for column in columns]))
     rows = np.concatenate(parts) if parts else np.empty((0, 8))
     # Sorted by job; the sort is stable, so the first of equal jobs is the first in the log.

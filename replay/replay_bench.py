@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from agents.policy import Policy
-from replay.archive import CHUNK, MANIFEST
+from replay.archive_commits import Commit, Identity, Manifest, Stored, file_name, put_commit
 from replay.archive_files import Files
-from replay.archive_rows import SIGNALS, schema_of
+from replay.archive_rows import schema_of
+from replay.archiver import CHUNK
 from replay.remake import load_plugins
 from schemas.topics import COMPLETIONS, DECISIONS
 
@@ -66,8 +67,7 @@ routing:
 
 def write(files: Files, count: int) -> None:
     """Write *count* decisions with eight signals and a completion each, as `replay.archive` lays them out."""
-    document = {"format": 1, "cluster_id": "bench", "prefix": "bench", "bodies": False}
-    files.put_json(MANIFEST, document | {"schemas": {}, "policies": {}})
+    Manifest.make(files, Identity("bench", "bench"), [])
     random = np.random.default_rng(7)
     for chunk, start in enumerate(range(0, count, CHUNK)):
         _chunk(files, _Rows(chunk % PARTITIONS, start, min(CHUNK, count - start)), random)
@@ -103,10 +103,10 @@ def _chunk(files: Files, part: _Rows, random: np.random.Generator) -> None:
     observed = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
     nested = pa.ListArray.from_arrays(pa.array(np.arange(0, many + 1, _SIGNALS, dtype=np.int32)), observed)
     chosen = pa.array(np.where(random.random(rows) < _LARGE, "large", "small"))
-    _put(files, part, SIGNALS, {"request_id": ids, "observations": nested})
     decision = pa.array([f"d{n}" for n in random.integers(0, _SIGNALS - 1, rows)])
     core = {"outcome": _same("routed", rows), "decision": decision, "chosen": chosen}
-    _put(files, part, DECISIONS, {"request_id": ids, "origin": _origin(part), "core": _core(core, rows)})
+    made = {"request_id": ids, "origin": _origin(part), "core": _core(core, rows), "observations": nested}
+    _put(files, part, DECISIONS, made)
     paid = {"model": chosen, "cost_usd": pa.array(random.random(rows) / 1000)}
     paid |= {
         name: pa.array(random.integers(1, 2000, rows)) for name in ("prompt_tokens", "completion_tokens")
@@ -139,17 +139,13 @@ def _lists(text: str, rows: int) -> pa.Array:
 
 
 def _put(files: Files, part: _Rows, kind: str, columns: dict[str, pa.Array]) -> None:
-    topic = DECISIONS if kind == SIGNALS else kind
-    last = part.start + part.rows - 1
-    name = f"{topic}-{part.partition}-{part.start}-{last}"
-    path = f"{kind}/date=2026-01-01/tenant=acme/{name}.parquet"
-    files.put_table(path, pa.table(columns))
-    listed = {kind: [path]}
-    if kind == DECISIONS:
-        listed[SIGNALS] = [path.replace(kind, SIGNALS, 1)]
-    if kind != SIGNALS:
-        commit = {"topic": topic, "partition": part.partition, "first": part.start, "last": last}
-        files.put_json(f"_commits/{name}.json", commit | {"files": listed})
+    begin, end = part.start, part.start + part.rows
+    name = file_name((kind, part.partition), f"{kind}/date=2026-01-01/tenant=acme", (begin, end))
+    files.put_table(name, pa.table({"offset": pa.array(part.offsets), **columns}))
+    files.reveal(name)
+    origins = (begin, end - 1) if kind == COMPLETIONS else None
+    stored = Stored(name, kind, part.rows, begin, end - 1, origins)
+    put_commit(files, Commit(kind, part.partition, begin, end, (stored,)))
 
 
 def measured(count: int) -> dict[str, float]:

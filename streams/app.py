@@ -26,7 +26,13 @@ from agents.topology import (
 from schemas.codec import Codec
 from schemas.topics import (
     CATALOGUE,
+    COMPLETIONS,
     CONTROL_EVENTS,
+    CONTROL_POLICY,
+    DECISIONS,
+    FEEDBACK,
+    REQUESTS,
+    RESULTS,
     attempts_topic,
     inbox_topic,
     jobs_topic,
@@ -39,6 +45,7 @@ from streams.outbox import Outbox
 from streams.pauses import Pauses
 from streams.policies import Policies
 from streams.runners import Runner, World
+from streams.runners.archiving import Archive, ArchiveLimits, ArchiveRunner
 from streams.runners.joining import JoinRunner
 from streams.runners.mapping import MapRunner
 from streams.runners.waiting import RetryRunner
@@ -84,12 +91,19 @@ def topic_counts(providers: Iterable[str], partitions: int) -> Mapping[str, int]
     }
 
 
+def archived_topics() -> tuple[str, ...]:
+    """Return the topics whose records are archived."""
+    own = (REQUESTS, DECISIONS, COMPLETIONS, RESULTS, FEEDBACK, CONTROL_POLICY)
+    return (*own, *(signals_topic(role) for role in signal_roles()))
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """The outside services that roles may call."""
 
     infer: Infer
     complete: Complete
+    archive: Archive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,7 @@ class Tuning:
     window: int = WINDOW
     work: WorkLimits = field(default_factory=WorkLimits)
     regions: Mapping[str, str] = field(default_factory=dict)
+    archive: ArchiveLimits = field(default_factory=ArchiveLimits)
 
 
 def make_world(  # noqa: PLR0913 - what the composition root composes
@@ -123,7 +138,7 @@ def make_world(  # noqa: PLR0913 - what the composition root composes
     return World(log, codec, outbox, policies, pauses, telemetry, worker, letters, claims or ClaimCheck())
 
 
-def runner_for(  # noqa: PLR0913 - what the composition root composes
+def runner_for(  # noqa: PLR0911, PLR0913 - what the composition root composes, a role at a time
     role: str,
     world: World,
     ports: Ports,
@@ -149,6 +164,8 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         return JoinRunner(dispatch_stage(tuning.window), world)
     if role == "retry":
         return RetryRunner(retry_stage(), world)
+    if role == "archive" and ports.archive is not None:
+        return ArchiveRunner(ports.archive, archived_topics(), world, tuning.archive)
     if role == "admission":
         return MapRunner(
             admission_stage(
@@ -165,6 +182,7 @@ def runner_for(  # noqa: PLR0913 - what the composition root composes
         "decision",
         "dispatch",
         "retry",
+        "archive",
         *(f"signals.{r}" for r in signal_roles()),
         "provider.<name>",
     ]

@@ -24,6 +24,7 @@ from streams.kafka import KafkaLog
 from streams.keep import check_folder, keep_log
 from streams.policies import publish
 from streams.runners import World
+from streams.runners.archiving import OpenArchive
 from streams.runs import collect, counts, find_run
 from streams.settings import Settings, claims_folder, environment, settings, wall_clock
 from streams.telemetry import Telemetry, configure_logging
@@ -233,27 +234,36 @@ def located(find_broker: FindBroker, broker: str | None, folder: Path) -> Settin
     return settings(**found)
 
 
-def register(app: typer.Typer, find_broker: FindBroker) -> None:
-    """Mount the commands; *find_broker* tells the address of the stack that runs in a folder."""
+def register(app: typer.Typer, find_broker: FindBroker, open_archive: OpenArchive | None = None) -> None:
+    """Mount the commands; *find_broker* tells the address of the stack that runs in a folder.
+
+    *open_archive* opens what the role `archive` writes.
+    """
 
     def locate(broker: str | None, folder: Path) -> Settings:
         return located(find_broker, broker, folder)
 
-    _register_worker(app, locate)
+    _register_worker(app, locate, open_archive)
     _register_submit(app, locate)
     _register_run_status(app, locate)
 
 
-def _register_worker(app: typer.Typer, locate: Locate) -> None:
+def _register_worker(app: typer.Typer, locate: Locate, open_archive: OpenArchive | None) -> None:
     @app.command()
-    def worker(
+    def worker(  # noqa: PLR0913 - one parameter for each option that the user has
         role: Annotated[
-            str, typer.Argument(help="admission, signals.<role>, decision, dispatch, provider.<name>")
+            str,
+            typer.Argument(
+                help="admission, signals.<role>, decision, dispatch, provider.<name>, retry, archive"
+            ),
         ],
         instance: Annotated[str, typer.Option(help="Name of this member; the same one resumes.")] = "0",
         broker: Broker = None,
         http_port_file: Annotated[Path | None, typer.Option(help="Where to write the HTTP port.")] = None,
         folder: Dir = FOLDER,
+        archive: Annotated[
+            str | None, typer.Option(help="Of the role archive: a folder, or s3://bucket/folder.")
+        ] = None,
     ) -> None:
         """Run one role (= one consumer group) until it is told to stop."""
 
@@ -261,8 +271,10 @@ def _register_worker(app: typer.Typer, locate: Locate) -> None:
             from streams.worker import Worker  # noqa: PLC0415 - Faust takes long to import
 
             found = locate(broker, folder)
+            if archive:
+                found = found.model_copy(update={"archive": archive})
             configure_logging(json_lines=True, level=found.log_level)
-            return await Worker(role, instance, found).run(http_port_file)
+            return await Worker(role, instance, found, open_archive).run(http_port_file)
 
         finish(work())
 

@@ -143,6 +143,8 @@ class Host:
         try:
             await self._commits.assigned(partitions, getattr(self.runner, "width", 0))
             await self.runner.assigned(partitions)
+            if hasattr(self.runner, "starts"):
+                self._consumer.seek(self.runner.starts())
         except Exception as error:  # noqa: BLE001 - the client library would log it and go on
             self._fail(error)
             return

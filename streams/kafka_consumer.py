@@ -58,6 +58,8 @@ class KafkaConsumer:
         self._member = ""
         self._reached: Mapping[TP, int] = {}
         self._topics = [full_name(settings.prefix, topic) for topic in topics]
+        self._sought: Mapping[TP, int] = {}
+        self._seeks = 0
         self._taken_over = asyncio.Event()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
@@ -95,6 +97,7 @@ class KafkaConsumer:
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
         """Return fetched records by partition; raises `Unavailable` when this member was fenced."""
+        seeks = self._seeks
         try:
             found = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_POLL)
         except KafkaError as error:
@@ -107,6 +110,10 @@ class KafkaConsumer:
         if self._fenced is not None:
             raise self._fenced
         current = assignment is self._assignment()
+        if current and seeks != self._seeks:
+            # What was fetched may be of before the listener said where to read from: read it again.
+            self._seek()
+            current = False
         self._reached = reached if current else {}
         if not current:
             return {}
@@ -115,6 +122,16 @@ class KafkaConsumer:
             tp = self._log.logical(native)
             out[tp] = [envelope_of(tp, record) for record in records]
         return out
+
+    def seek(self, offsets: Mapping[TP, int]) -> None:
+        """Read on from *offsets*, within the assignment that is being taken over."""
+        self._sought = offsets
+        self._seeks += 1
+        self._seek()
+
+    def _seek(self) -> None:
+        for tp, offset in self._sought.items():
+            self._consumer.seek(self._log.native(tp), offset)
 
     def reached(self) -> Mapping[TP, int]:
         """Return the next offset of each partition, as of the last poll."""

@@ -62,6 +62,10 @@ class Consumer(Protocol):
         """Return the next offset of each partition after the last poll, beyond gaps that hold no record."""
         ...
 
+    def seek(self, offsets: Mapping[TP, int]) -> None:
+        """Read on from *offsets* rather than from what is committed; to be called by `on_assigned` only."""
+        ...
+
     def pause(self, partitions: frozenset[TP]) -> None:
         """Give out only what is assigned and not in *partitions*; replaces the last call's."""
         ...

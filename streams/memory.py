@@ -201,6 +201,7 @@ class MemoryConsumer:
         self._position: dict[TP, int] = {}
         self._paused: frozenset[TP] = frozenset()
         self._joined = False
+        self._sought: Mapping[TP, int] = {}
         self._on_assigned: Listener | None = None
         self._on_revoked: Listener | None = None
 
@@ -219,11 +220,12 @@ class MemoryConsumer:
 
     async def assign(self, partitions: frozenset[TP]) -> None:
         """Tell the listener what is assigned, then resume from the committed offsets; pauses are lost."""
-        self._paused = frozenset()
+        self._paused, self._sought = frozenset(), {}
         if self._on_assigned is not None:
             await self._on_assigned(partitions)
         commits = self._group.commits
-        self._position = {tp: commits[tp].offset if tp in commits else 0 for tp in partitions}
+        committed = {tp: commits[tp].offset if tp in commits else 0 for tp in partitions}
+        self._position = {**committed, **self._sought}
 
     async def poll(self, timeout_s: float) -> Mapping[TP, Sequence[Envelope]]:
         """Return what is new; nothing is awaited after the fetch, so that no rebalance comes between."""
@@ -249,6 +251,10 @@ class MemoryConsumer:
     def reached(self) -> Mapping[TP, int]:
         """Return the next offset of each partition."""
         return self._position
+
+    def seek(self, offsets: Mapping[TP, int]) -> None:
+        """Read on from *offsets* once the assignment is taken over."""
+        self._sought = offsets
 
     def pause(self, partitions: frozenset[TP]) -> None:
         """Give out nothing of *partitions*."""

@@ -56,6 +56,10 @@ class ObservedConsumer:
         reached = self._inner.reached()
         return {tp: max(ends[tp] - reached[tp], 0) for tp in self.assigned if tp in reached and tp in ends}
 
+    def seek(self, offsets: Mapping[TP, int]) -> None:
+        """Pass on."""
+        self._inner.seek(offsets)
+
     def pause(self, partitions: frozenset[TP]) -> None:
         """Pass on."""
         self._inner.pause(partitions)

@@ -21,6 +21,7 @@ from streams.clients.claims import store_at
 from streams.clients.provider import Endpoint
 from streams.kafka import KafkaSettings
 from streams.letters import RECORD_BYTES, LetterLimits
+from streams.runners.archiving import ArchiveLimits
 from streams.runners.working import WorkLimits
 from streams.security import BrokerSecurity, read_secret, read_values, security_of
 
@@ -72,6 +73,11 @@ class Settings(BaseSettings):
     stuck_s: float = Field(default=120.0, gt=0)
     outage_s: float = Field(default=300.0, gt=0)
     log_level: str = "info"
+    archive: str = ""
+    archive_bodies: bool = False
+    archive_flush_s: float = Field(default=30.0, gt=0)
+    archive_care_s: float = Field(default=300.0, gt=0)
+    archive_retention: Path | None = None
     claims: str = ""
     inline_bytes: int = Field(default=INLINE_BYTES, ge=1, le=_MOST_INLINE)
     claim_budget_s: float = Field(default=10.0, gt=0)
@@ -112,7 +118,9 @@ class Settings(BaseSettings):
         parking = Parking(self.parked, int(self.park_s * 1000))
         horizon_ms = int(self.ledger_s * 1000)
         work = WorkLimits(self.concurrency, self.jobs, self.job_span, horizon_ms, parking)
-        return Tuning(self.window, work, self.regions)
+        return Tuning(
+            self.window, work, self.regions, ArchiveLimits(self.archive_flush_s, self.archive_care_s)
+        )
 
     def claim_check(self) -> ClaimCheck:
         """Return the claim check; raises `ConfigError` for a store that cannot be used."""

@@ -36,6 +36,7 @@ EVENTS = frozenset(
         "RecordDeadLettered",
         "StageStopped",
         "StageWaiting",
+        "ArchiveGap",
         "CommitRejected",
         "StackStarted",
         "StackStopped",

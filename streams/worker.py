@@ -7,10 +7,11 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from agents.errors import ConfigError, Fenced, Unavailable
+from agents.errors import ConfigError, Fenced, InvalidRecord, Unavailable
 from agents.ports import Inference
 from streams.app import Ports, load_registries, make_world, runner_for
 from streams.clients.provider import HttpProviders
@@ -20,6 +21,7 @@ from streams.host import Fleet, Host
 from streams.kafka import KafkaLog
 from streams.log import Log
 from streams.runners import Runner
+from streams.runners.archiving import Archive, ArchivePlace, OpenArchive
 from streams.settings import Settings, wall_clock
 from streams.telemetry import Telemetry
 from streams.watchdog import STUCK_EXIT, LoopMonitor, Stuck, Watchdog, end_process
@@ -65,8 +67,11 @@ async def _check_topics(log: Log, runner: Runner) -> None:
 class Worker:
     """Runs one role until told to stop; `failed` holds what it must not survive."""
 
-    def __init__(self, role: str, instance: str, settings: Settings) -> None:
+    def __init__(
+        self, role: str, instance: str, settings: Settings, open_archive: OpenArchive | None = None
+    ) -> None:
         self._role = role
+        self._open_archive = open_archive
         self._settings = settings
         self._telemetry = Telemetry(wall_clock, role)
         self._instance = f"{role}-{instance}"
@@ -136,6 +141,8 @@ class Worker:
             stack.push_async_callback(world.policies.stop)
             ports = await ports_for(self._role, self._settings, stack)
             context = self._settings.context(await log.cluster_id())
+            if self._role == "archive":
+                ports = replace(ports, archive=self._archive(context.cluster))
             try:
                 runner = runner_for(self._role, world, ports, self._settings.tuning, {}, context)
             except ValueError as error:
@@ -148,6 +155,26 @@ class Worker:
             await self._until_stopped(host)
             await fleet.stop(self._settings.drain_s)
             self._telemetry.event("WorkerStopped", instance=self._instance, drained=True)
+
+    def _archive(self, cluster: str) -> Archive:
+        where = self._settings.archive
+        if not where or self._open_archive is None:
+            raise ConfigError(
+                "the role archive needs a place: pass --archive DIR, or s3://bucket/folder, or set "
+                "SIGNALBOX_ARCHIVE"
+            )
+        try:
+            return self._open_archive(
+                ArchivePlace(
+                    where,
+                    cluster,
+                    self._settings.prefix,
+                    self._settings.archive_bodies,
+                    self._settings.archive_retention,
+                )
+            )
+        except (InvalidRecord, OSError) as error:
+            raise ConfigError(f"archive {where}: {error}") from None
 
     def _watched(self, log: Log, stack: AsyncExitStack) -> Watchdog:
         """Return a watchdog that runs until *stack* closes."""

@@ -64,6 +64,9 @@ def _register_up(app: typer.Typer, deployment: str) -> None:
             Path | None, _option("TLS settings of the external Triton (YAML).", file=True)
         ] = None,
         cache: Annotated[Path | None, _option("Where downloads live.")] = None,
+        archive: Annotated[
+            str | None, _option("With --workers: one more, which archives to this folder or s3:// place.")
+        ] = None,
         json: Json = False,
     ) -> None:
         """Start the local stack, and return when all of it is healthy."""
@@ -83,7 +86,8 @@ def _register_up(app: typer.Typer, deployment: str) -> None:
             cache=absolute(cache),
             keep=True,
         )
-        options = DeploymentOptions(config.folder, policy, config.profile, decision_workers)
+        place = archive if archive is None or "://" in archive else str(Path(archive).absolute())
+        options = DeploymentOptions(config.folder, policy, config.profile, decision_workers, place)
         assignment = Assignment(stack=config, deployment=deployment, options=options, workers=workers)
         state = run(control.up(assignment, lambda doing: typer.echo(doing, err=True)))
         emit(summary(state)) if json else typer.echo(described(state, folder))

@@ -60,6 +60,7 @@ class DeploymentOptions:
     policy: str | None = None
     profile: Path | None = None
     decision_workers: int = 1
+    archive: str | None = None
 
 
 class Deployment(Protocol):

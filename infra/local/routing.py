@@ -30,16 +30,23 @@ def deployment(options: DeploymentOptions) -> Deployment:
         policy = Policy.parse(path.read_text(encoding="utf-8"), str(path), environment())
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise UsageError(str(error)) from None
-    return Routing(policy, options.decision_workers, options.folder)
+    return Routing(policy, options.decision_workers, options.folder, options.archive)
 
 
 class Routing:
     """Every role that *policy* needs, one worker each but for the decision role."""
 
-    def __init__(self, policy: Policy, decision_workers: int = 1, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        decision_workers: int = 1,
+        folder: Path | None = None,
+        archive: str | None = None,
+    ) -> None:
         self.policy = policy
         self._folder = folder
         self._decision_workers = decision_workers
+        self._archive = archive
         self._settings = settings()
 
     def needs(self) -> Needs:
@@ -79,4 +86,7 @@ class Routing:
             for instance in range(self._decision_workers if role == "decision" else 1):
                 argv = (sys.executable, "-m", "signalbox", "worker", role, "--instance", str(instance))
                 specs.append(WorkerSpec(role, instance, argv, env))
+        if self._archive:
+            argv = (sys.executable, "-m", "signalbox", "worker", "archive", "--archive", self._archive)
+            specs.append(WorkerSpec("archive", 0, argv, env))
         return tuple(specs)

@@ -70,6 +70,7 @@ class Member:
         self.paused: frozenset[TP] = frozenset()
         self.got: list[Envelope] = []
         self.slow_s = 0.0
+        self.seeks: dict[TP, int] = {}
         self.early = 0
         self.ended = False
         self._taking_over = True
@@ -84,6 +85,8 @@ class Member:
 
     async def _on_assigned(self, partitions: frozenset[TP]) -> None:
         await asyncio.sleep(self.slow_s)
+        if self.seeks:
+            self.consumer.seek({tp: at for tp, at in self.seeks.items() if tp in partitions})
         self.assigned = partitions
         self.assignments += 1
         self._taking_over = False
@@ -298,6 +301,26 @@ class LogSuite:
             owner = first if p < 2 else second
             assert owner.offsets((A, p)) == list(range(25, 50))
         await first.stop()
+        await second.stop()
+
+    async def test_a_member_may_read_from_elsewhere_than_its_commit(self, bench: Bench) -> None:
+        """Where a listener seeks, before the commit or behind it, reading begins; others keep theirs."""
+        for partition in (0, 1, 2):
+            await bench.fill((A, partition), 6)
+        first = await bench.member("g", "m").start()
+        await until(lambda: len(first.got) == 18)
+        await first.consumer.commit({(A, p): Commit(3) for p in (0, 1, 2)})
+        await first.stop()
+        second = bench.member("g", "m")
+        second.seeks, second.slow_s = {(A, 0): 1, (A, 1): 5}, 1.0
+        await second.start()
+        await until(lambda: len(second.got) >= 9)
+        await asyncio.sleep(0.3)
+
+        assert second.offsets((A, 0)) == [1, 2, 3, 4, 5]
+        assert second.offsets((A, 1)) == [5]
+        assert second.offsets((A, 2)) == [3, 4, 5]
+        assert second.consumer.reached()[A, 1] == 6
         await second.stop()
 
     async def test_a_crash_delivers_again_from_the_commit(self, bench: Bench) -> None:
