@@ -29,6 +29,9 @@ _NO = 1
 Answer = TypeVar("Answer")
 Folder = Annotated[Path, typer.Option("--dir", help="Where the stack's data, logs and state live.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Remote = Annotated[
+    str | None, typer.Option("--broker", help="Look at the deployment on this Kafka, host:port, instead.")
+]
 File = typer.Option(exists=True, dir_okay=False)
 
 
@@ -111,12 +114,13 @@ def _register_down(app: typer.Typer) -> None:
 
 def _register_status(app: typer.Typer) -> None:
     @app.command()
-    def status(folder: Folder = FOLDER, json: Json = False) -> None:
+    def status(folder: Folder = FOLDER, broker: Remote = None, json: Json = False) -> None:
         """Say what runs and what is stuck: exit 0 if all is well, 1 if not, 3 if nothing runs."""
         from infra.local import standing
 
+        asked = standing.account(folder.absolute()) if broker is None else standing.account_of(broker)
         try:
-            found = run(standing.account(folder.absolute()), quiet=(NothingRunning,))
+            found = run(asked, quiet=(NothingRunning,))
         except NothingRunning as error:
             if json:
                 emit({"running": False, "healthy": False})
@@ -125,7 +129,8 @@ def _register_status(app: typer.Typer) -> None:
         if json:
             emit(standing.as_json(found))
         else:
-            typer.echo("\n".join([tabled(found.status), *standing.told(found)]))
+            known = [tabled(found.status)] if broker is None else []
+            typer.echo("\n".join([*known, *standing.told(found)]))
         raise typer.Exit(0 if found.good else _NO)
 
 

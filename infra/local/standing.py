@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from infra.local import control
 from infra.local.control import Health, Status
+from infra.local.errors import StackError
+from infra.local.state import Phase
 
 if TYPE_CHECKING:
     from streams.standing import GroupLag, Standing
 
 SLOW_S = 30.0
 """A concern or a wait that is younger is no news."""
+LOOK_AGAIN_S = 5.0
+"""Between two looks at a broker, of which only both together tell whether anything moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,54 @@ async def account(folder: Path) -> Account:
     status = await control.status(folder)
     standing, away = await _asked(folder)
     return Account(status, standing, tuple(judged(status, standing, folder, away=away)))
+
+
+async def account_of(broker: str, look_again_s: float = LOOK_AGAIN_S) -> Account:
+    """Return how the deployment on *broker* is, by two looks; its workers are not known from here.
+
+    Raises `StackError` without the broker.
+    """
+    from agents.errors import RouterError  # noqa: PLC0415 - late, as in every command
+    from infra.local.commands import broker_of  # noqa: PLC0415 - as above
+    from streams.cli import connected, located  # noqa: PLC0415 - as above
+    from streams.standing import take  # noqa: PLC0415 - as above
+
+    try:
+        async with connected(located(broker_of, broker, Path())) as world:
+            first = await take(world)
+            if any(_waits_long(group, first) for group in first.groups):
+                await asyncio.sleep(look_again_s)
+            second = await take(world)
+    except RouterError as error:
+        raise StackError(str(error)) from error
+    status = Status(Phase.RUNNING, None, (), ())
+    return Account(status, second, tuple(standing_still(first, second)))
+
+
+def _waits_long(group: GroupLag, standing: Standing) -> bool:
+    return bool(group.lag) and (_age(group, standing) or 0.0) >= SLOW_S
+
+
+def standing_still(first: Standing, second: Standing) -> Iterator[Stuck]:
+    """Yield the groups that finished nothing between two looks, though records wait that nobody paused."""
+    before = {group.role: group for group in first.groups}
+    paused = {pause.name for pause in second.pauses} | {
+        f"provider.{pause.name}" for pause in second.pauses if pause.scope == "provider"
+    }
+    if any(pause.scope == "all" for pause in second.pauses):
+        return
+    for group in second.groups:
+        then = before.get(group.role)
+        moved = then is None or then.waiting_since != group.waiting_since or then.lag > group.lag
+        # What waits in a retry tier is not due yet, which is what it is there for.
+        if moved or group.role in {*paused, "retry"} or not _waits_long(group, second):
+            continue
+        yield Stuck(
+            group.role,
+            _age(group, second),
+            f"{group.lag} records wait and none was finished",
+            f"ask /healthz of its workers; if none runs: `signalbox worker {group.role}`",
+        )
 
 
 async def _asked(folder: Path) -> tuple[Standing | None, bool]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.local.control import Health, Status
-from infra.local.standing import Account, Stuck, as_json, judged, told
+from infra.local.standing import Account, Stuck, as_json, judged, standing_still, told
 from schemas.control import Paused
 from streams.standing import GroupLag, Standing
 
@@ -102,3 +102,25 @@ def test_people_and_programs_are_told_the_same() -> None:
         "dispatch",
     )
     assert shown["lanes"] == {"provider.north/0": {"large": AT}}
+
+
+def test_what_finished_nothing_between_two_looks_at_a_broker_is_stuck() -> None:
+    """Not what moved, nor what waits for a short time or in a retry tier, nor what an operator paused."""
+    old, young = AT - 90_000, AT - 5_000
+    first = standing(
+        GroupLag("decision", 9, old), GroupLag("dispatch", 9, old), GroupLag("admission", 9, young),
+        GroupLag("provider.north", 9, old), GroupLag("provider.south", 9, old),
+        GroupLag("retry", 9, old),
+    )  # fmt: skip
+    pauses = (Paused("provider", "south", "ada", "", AT),)
+    second = standing(
+        GroupLag("decision", 12, old), GroupLag("dispatch", 8, old), GroupLag("admission", 9, young),
+        GroupLag("provider.north", 9, old + 1), GroupLag("provider.south", 9, old),
+        GroupLag("retry", 9, old), pauses=pauses,
+    )  # fmt: skip
+    everything = standing(*second.groups, pauses=(Paused("all", "", "ada", "", AT),))
+
+    (stuck,) = standing_still(first, second)
+    assert (stuck.what, stuck.since_s) == ("decision", 90.0)
+    assert "12 records" in stuck.why
+    assert list(standing_still(first, everything)) == []
