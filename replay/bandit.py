@@ -16,6 +16,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+SUPPORTED = 1e-9
+"""A target's probability of logged actions that is more than the rounding of sums that are one."""
+
 
 @dataclass(frozen=True)
 class BanditLog:
@@ -94,7 +97,7 @@ class BanditLog:
         if mass is None or not mass.any():
             return self
         assert self.logged is not None  # noqa: S101 - `unsupported` says so
-        kept = self.rows(1.0 - mass > 1e-9)  # noqa: PLR2004 - rounding of sums that are one
+        kept = self.rows(1.0 - mass > SUPPORTED)
         assert kept.logged is not None  # noqa: S101 - as above
         target = np.where(kept.logged > 0.0, kept.target, 0.0)
         return replace(kept, target=target / target.sum(axis=1, keepdims=True))

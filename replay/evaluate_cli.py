@@ -1,13 +1,20 @@
-"""``replay evaluate``: the value of a target policy from a flat table of logged choices."""
+"""``replay evaluate``: the value of a target policy from a flat table of logged choices, or from a log."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agents.errors import ConfigError
+from replay.policy_cli import read_policy
+
 USAGE = 2
+UNITS = ("subject", "tenant", "request")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+)([smhd])")
 
 
 def register(commands: typer.Typer) -> None:
@@ -16,8 +23,30 @@ def register(commands: typer.Typer) -> None:
 
 
 def _evaluate(  # noqa: PLR0913 - a command's options
-    table: Annotated[Path, typer.Option("--table", help="A Parquet file; docs/evaluation.md lists columns.")],
+    table: Annotated[
+        Path | None, typer.Option("--table", help="A Parquet file; docs/evaluation.md lists columns.")
+    ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", help="In its place, a directory that --keep-log wrote, or an archive."),
+    ] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="With --log: the target policy.")] = None,
     *,
+    reward: Annotated[str, typer.Option(help="With --log: the metric of feedback that counts.")] = "",
+    source: Annotated[str, typer.Option(help="With --log: whose feedback counts.")] = "",
+    horizon: Annotated[
+        str | None, typer.Option(help="With --log: how long feedback may take, such as 24h or 7d.")
+    ] = None,
+    failed_reward: Annotated[
+        float | None, typer.Option(help="With --log: the reward of a request that nobody answered.")
+    ] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(help="With --log: whose requests may depend on each other: subject, tenant or request."),
+    ] = "subject",
+    save_table: Annotated[
+        Path | None, typer.Option("--save-table", help="With --log: write the table here, for --table.")
+    ] = None,
     model: Annotated[str, typer.Option(help="Reward model: ridge or boosting.")] = "ridge",
     interval: Annotated[
         str, typer.Option(help="clustered_t, bootstrap, bootstrap_t or confidence_sequence.")
@@ -28,17 +57,49 @@ def _evaluate(  # noqa: PLR0913 - a command's options
 ) -> None:
     """Estimate what the target policy is worth, and whether it is better than the logging policy.
 
-    Exits 0 with a verdict (better or worse), 4 if the log cannot tell, 2 if the table cannot be used.
+    Exits 0 with a verdict (better or worse), 4 if the log cannot tell, 2 if the table or log cannot be used.
     """
     # The estimators' libraries take a second and 150 MB to import, which a worker must not pay.
-    from replay.evaluate_report import KINDS, METHODS, Method, evaluate_table  # noqa: PLC0415
+    from replay import evaluate_report as report  # noqa: PLC0415
 
-    if model not in KINDS or interval not in METHODS or not detect > 0.0:
-        typer.echo(
-            f"replay evaluate: --model is one of {', '.join(KINDS)}; --interval one of {', '.join(METHODS)}; "
-            "--detect is positive",
-            err=True,
+    if model not in report.KINDS or interval not in report.METHODS or not detect > 0.0:
+        raise _refused(
+            f"--model is one of {', '.join(report.KINDS)}; --interval one of {', '.join(report.METHODS)}; "
+            "--detect is positive"
         )
-        raise typer.Exit(USAGE)
-    method = Method(interval=interval, model=KINDS[model], detect=detect, seed=seed)
-    raise typer.Exit(evaluate_table(table, method, as_json=as_json))
+    method = report.Method(interval=interval, model=report.KINDS[model], detect=detect, seed=seed)
+    if (table is None) == (log is None) or (log is None) != (policy is None):
+        raise _refused("give --table FILE, or --log LOG and --policy FILE")
+    if table is not None:
+        raise typer.Exit(report.evaluate_table(table, method, as_json=as_json))
+    assert log is not None and policy is not None  # noqa: S101, PT018 - as checked
+    if cluster not in UNITS:
+        raise _refused(f"--cluster is one of {', '.join(UNITS)}")
+    try:
+        wanted = report.Wanted(
+            read_policy(policy),
+            reward,
+            source,
+            _milliseconds(horizon),
+            failed_reward,
+            report.unit_named(cluster),
+        )
+    except ConfigError as error:
+        raise _refused(str(error)) from None
+    raise typer.Exit(report.evaluate_log(log, wanted, method, save=save_table, as_json=as_json))
+
+
+def _milliseconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise _refused(
+            f"--horizon {text!r} is no duration; write a whole number and s, m, h or d, such as 24h"
+        )
+    return int(found[1]) * _SECONDS[found[2]] * 1000
+
+
+def _refused(message: str) -> typer.Exit:
+    typer.echo(f"replay evaluate: {message}", err=True)
+    return typer.Exit(USAGE)

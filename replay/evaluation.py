@@ -7,13 +7,13 @@ with cross-fitting and a cluster-robust t interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from replay.bandit import BanditLog, Floats
+from replay.bandit import SUPPORTED, BanditLog, Bools, Floats
 from replay.diagnostics import Diagnostics, diagnose
 from replay.estimators import Model, estimator
 from replay.intervals import METHODS, Clustered, Interval
@@ -82,36 +82,77 @@ class Evaluation:
         }
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Prepared:
+    """What is estimated from: the rows that can tell, which of the log's they are (n), and a model."""
+
+    log: BanditLog
+    kept: Bools
+    model: Model
+    estimand: str
+    diagnostics: Diagnostics
+
+
+def prepare(
     log: BanditLog, method: Method, *, model: Model | None = None, observation_known: bool = True
-) -> Evaluation:
-    """Return the evaluation of *log*; *model* replaces the cross-fitted one.
+) -> Prepared | None:
+    """Return what *log* is estimated from; *model* replaces the cross-fitted one. None if no row can tell.
 
     Without known observation probabilities only rows with a reward are looked at, and the estimand says so.
-    Raises ValueError where nothing is left to look at.
     """
     partly = not observation_known and not bool(log.observed.all())
-    found = diagnose(log)
-    kept = log.rows(log.observed) if partly else log
-    if model is not None and partly:
-        model = Model(model.predicted[log.observed])
-    usable = kept.supported()
-    if model is not None and usable.n != kept.n:
-        mass = kept.unsupported
-        assert mass is not None  # noqa: S101 - rows were left out because of it
-        model = Model(model.predicted[1.0 - mass > 1e-9])  # noqa: PLR2004 - as in `BanditLog.supported`
+    kept = log.observed.copy() if partly else np.ones(log.n, dtype=np.bool_)
+    mass = log.unsupported
+    if mass is not None:
+        kept &= 1.0 - mass > SUPPORTED
+    usable = log.rows(kept).supported()
     if usable.n == 0 or not usable.observed.any():
-        raise ValueError("no row has both a reward and a choice that the logging policy could have made")
+        return None
     if model is None:
         model = cross_fitted(usable, method.model, folds=method.folds, seed=method.seed)
-    values, differences = _intervals(usable, model, method, found.carrying)
+    else:
+        model = Model(model.predicted[kept])
+    return Prepared(usable, kept, model, OBSERVED_ROWS if partly else ALL_ROWS, diagnose(log))
+
+
+def evaluate(
+    log: BanditLog,
+    method: Method,
+    *,
+    model: Model | None = None,
+    observation_known: bool = True,
+    refusals: Sequence[str] = (),
+) -> Evaluation:
+    """Return the evaluation of *log*, as `prepare` takes it; *refusals* are more reasons for no verdict."""
+    prepared = prepare(log, method, model=model, observation_known=observation_known)
+    if prepared is None:
+        return _nothing(log, method, refusals)
+    found, usable = prepared.diagnostics, prepared.log
+    values, differences = _intervals(usable, prepared.model, method, found.carrying)
     return Evaluation(
-        estimand=OBSERVED_ROWS if partly else ALL_ROWS,
+        estimand=prepared.estimand,
         diagnostics=found,
         values=values,
         differences=differences,
-        verdict=verdict(differences[DEFAULT], found, method.detect, method.level),
-        logging_value=_of(model.of_taken(usable) + _residual(usable, model), usable, method, np.inf),
+        verdict=verdict(differences[DEFAULT], found, method.detect, level=method.level, refusals=refusals),
+        logging_value=_of(
+            prepared.model.of_taken(usable) + _residual(usable, prepared.model), usable, method, np.inf
+        ),
+    )
+
+
+def _nothing(log: BanditLog, method: Method, refusals: Sequence[str]) -> Evaluation:
+    """Return the evaluation of a log in which no row has both a reward and a supported choice."""
+    none = Interval(math.nan, math.nan, math.nan)
+    found = diagnose(log)
+    reason = "no row has both a reward and a choice that the logging policy could have made"
+    return Evaluation(
+        estimand=ALL_ROWS,
+        diagnostics=found,
+        values=dict.fromkeys([name for name, _ in estimator], none),
+        differences=dict.fromkeys([name for name, _ in estimator], none),
+        verdict=verdict(none, found, method.detect, level=method.level, refusals=(reason, *refusals)),
+        logging_value=none,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -22,16 +22,15 @@ from agents.decision import REQUESTED_MODEL
 from agents.exploration import FACT
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
-from replay.archive_rows import NOBODY, Row, table_of
+from replay.archive_rows import KINDS, NOBODY, Row, table_of
 from replay.archiver import CHUNK
 from replay.cases import Case, cases_in
 from replay.outcomes import Asked, Codes, Flags, Words, coded
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
-from schemas.completion import Completion
 from schemas.logdir import LogDir
-from schemas.request import Request
-from schemas.topics import COMPLETIONS, DECISIONS, REQUESTS
+from schemas.sealed import Body
+from schemas.topics import COMPLETIONS, DECISIONS, FEEDBACK, REQUESTS
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +55,10 @@ _BILLED = [
     "prompt_tokens",
     "completion_tokens",
 ]
-_BILLED += ["cost_usd"]
+_BILLED += ["cost_usd", "latency_ms"]
+_ASKING = ["offset", "accepted_at", "source", "data_class"]
+_RATED = ["offset", "request_id", "source", "metric", "reward", "observation", "arrived_at"]
+_NO_BODY = Body(0, b"")
 _TEXTS = [f"core.{name}" for name in (*_CORE, "recipe")]
 _CODED = [f"observations.list.element.{name}" for name in ("type", "name", "label", "status")]
 
@@ -83,8 +85,16 @@ class Logged(Protocol):
         """Return the partitions that hold any decision."""
         ...
 
-    def batches(self, partition: int) -> Iterator[Batch]:
-        """Yield the decisions of *partition* in order."""
+    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order, with columns *more* (``core.draw``) if it has them."""
+        ...
+
+    def requests(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the requests of *partition* in order, as `asking` has them."""
+        ...
+
+    def feedback(self) -> Iterator[pa.Table]:
+        """Yield all feedback, one partition after another."""
         ...
 
     def completions(self, partition: int) -> Iterator[pa.Table]:
@@ -123,16 +133,31 @@ class ArchivedLog:
         """Return the partitions that hold any decision."""
         return sorted({each.partition for each in self._commits if each.topic == DECISIONS})
 
-    def batches(self, partition: int) -> Iterator[Batch]:
+    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
         """Yield the decisions of *partition* in order, a row group at a time."""
+        columns = [*_COLUMNS, *_OBSERVED, *more]
         for commit in self._of(DECISIONS, partition):
             for stored in commit.files:
                 tenant = unquote(stored.folder.split("/tenant=")[1])
                 file = self._files.parquet(stored.name, [*_TEXTS, *_CODED])
                 for group in range(file.num_row_groups):
-                    table = _unskipped(file.read_row_group(group, columns=[*_COLUMNS, *_OBSERVED]), commit)
+                    table = _unskipped(file.read_row_group(group, columns=columns), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
                     yield Batch(whose, [tenant], table, _whole(table["observations"]))
+
+    def requests(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the requests of *partition*, a file at a time; whose they are if bodies were kept."""
+        for commit in self._of(REQUESTS, partition):
+            for stored in commit.files:
+                file = self._files.parquet(stored.name, [])
+                sealed = [name for name in ("subject",) if name in file.schema_arrow.names]
+                yield asking(_unskipped(file.read(columns=[*_ASKING, *sealed]), commit))
+
+    def feedback(self) -> Iterator[pa.Table]:
+        """Yield all feedback, a file at a time."""
+        for commit in self._commits:
+            for stored in commit.files if commit.topic == FEEDBACK else ():
+                yield _unskipped(self._files.parquet(stored.name, []).read(columns=_RATED), commit)
 
     def completions(self, partition: int) -> Iterator[pa.Table]:
         """Yield the completions of *partition*, a file at a time."""
@@ -165,8 +190,9 @@ class KeptLog:
         """Return the partitions of `decisions`."""
         return list(range(self._view.topics().get(DECISIONS, 0)))
 
-    def batches(self, partition: int) -> Iterator[Batch]:
-        """Yield the decisions of *partition* in order, some of one tenant at a time."""
+    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order, some of one tenant at a time, with every column."""
+        del more
         tenants = self._tenants(partition)
         rows: list[Row] = []
         for envelope, case in cases_in(self._view, self._codec, partition):
@@ -180,31 +206,51 @@ class KeptLog:
             yield _batch(rows)
 
     def _tenants(self, partition: int) -> dict[int, str]:
-        found: dict[int, str] = {}
-        if partition < self._view.topics().get(REQUESTS, 0):
-            for envelope in self._view.read(REQUESTS, partition):
-                try:
-                    request: Request = self._codec.decode_as(Request, envelope.value)
-                except UndecodableError:
-                    continue
-                found[envelope.offset] = request.tenant
-        return found
+        return {row.envelope.offset: row.record.tenant for row in self._read(REQUESTS, partition)}
 
     def completions(self, partition: int) -> Iterator[pa.Table]:
         """Yield the completions of *partition*."""
-        rows: list[Row] = []
-        if partition < self._view.topics().get(COMPLETIONS, 0):
-            for envelope in self._view.read(COMPLETIONS, partition):
-                try:
-                    record = self._codec.decode_as(Completion, envelope.value)
-                except UndecodableError:
-                    continue
-                rows.append(Row(envelope, record, ""))
-        yield table_of(COMPLETIONS, rows)
+        yield table_of(COMPLETIONS, list(self._read(COMPLETIONS, partition)))
+
+    def requests(self, partition: int) -> Iterator[pa.Table]:
+        """Yield the requests of *partition*, read without their bodies."""
+        rows = [
+            Row(row.envelope, replace(row.record, body=_NO_BODY, headers=None), row.record.tenant)
+            for row in self._read(REQUESTS, partition)
+        ]
+        yield asking(table_of(REQUESTS, rows, bodies=True))
+
+    def feedback(self) -> Iterator[pa.Table]:
+        """Yield all feedback, one partition after another."""
+        for partition in range(self._view.topics().get(FEEDBACK, 0)):
+            yield table_of(FEEDBACK, list(self._read(FEEDBACK, partition)))
+
+    def _read(self, topic: str, partition: int) -> Iterator[Row]:
+        """Yield what can be read of *topic* in *partition*; nothing if there is no such topic."""
+        if partition >= self._view.topics().get(topic, 0):
+            return
+        for envelope in self._view.read(topic, partition):
+            try:
+                record = self._codec.decode_as(KINDS[topic][0], envelope.value)
+            except UndecodableError:
+                continue
+            yield Row(envelope, record, "")
 
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
         return self._view.policies()
+
+
+def asking(table: pa.Table) -> pa.Table:
+    """Return what an evaluation takes of requests: when, by which way, which class, and whose.
+
+    `subject` is null where it is sealed with a key, under which no two are alike, or was not archived.
+    """
+    plain = [None] * len(table)
+    if "subject" in table.column_names:
+        sealed = _whole(table["subject"])
+        plain = [None if s is None or s["alg"] != "none" else s.get("bytes") for s in sealed.to_pylist()]
+    return table.select(_ASKING).append_column("subject", pa.array(plain, pa.binary()))
 
 
 def _batch(rows: list[Row]) -> Batch:
@@ -291,7 +337,10 @@ class FirstOf:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What requests cost, one row each where any call was answered; `model` is that of the first call."""
+    """What requests cost, one row each where any call was answered; `model` is that of the first call.
+
+    `latency` is the milliseconds that their answered calls took at the providers, added up.
+    """
 
     offset: Codes
     cost: Floats
@@ -299,6 +348,7 @@ class Bill:
     completion: Floats
     model: Codes
     models: list[str]
+    latency: Floats
 
     def rows_of(self, offsets: Codes) -> tuple[Codes, Flags]:
         """Return the row of each of *offsets*, and whether there is one."""
@@ -320,7 +370,7 @@ def billed(logged: Logged, partition: int) -> Bill:
         columns = [places(table), *(_numbers(table[name]) for name in _BILLED[2:5])]
         columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[6:])]
         parts.append(np.column_stack([column.astype(np.float64) for column in columns]))
-    rows = np.concatenate(parts) if parts else np.empty((0, 8))
+    rows = np.concatenate(parts) if parts else np.empty((0, 9))
     # Sorted by job; the sort is stable, so the first of equal jobs is the first in the log.
     rows = rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
     first_of_job = np.ones(len(rows), dtype=np.bool_)
@@ -328,7 +378,7 @@ def billed(logged: Logged, partition: int) -> Bill:
     rows = rows[first_of_job]
     rows[:, 5:7][rows[:, 5:7] < 0] = np.nan
     offsets, starts = np.unique(rows[:, 0], return_index=True)
-    sums = np.add.reduceat(rows[:, 5:], starts, axis=0) if len(rows) else np.empty((0, 3))
+    sums = np.add.reduceat(rows[:, 5:], starts, axis=0) if len(rows) else np.empty((0, 4))
     return Bill(
         offsets.astype(np.int64),
         sums[:, 2],
@@ -336,6 +386,7 @@ def billed(logged: Logged, partition: int) -> Bill:
         sums[:, 1],
         rows[starts, 4].astype(np.int64),
         list(models),
+        sums[:, 3],
     )
 
 

@@ -65,6 +65,10 @@ class Asked:
     signals: pa.Array
 
 
+Mix = tuple[tuple[str, float], ...]
+"""What a policy may do with a request: each model, or why there is none, with its probability."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Drawn:
     """What the draws of some rows depend on: request ids, and which may explore."""
@@ -78,10 +82,14 @@ class _Drawn:
 
 @dataclass(slots=True)
 class Decided:
-    """A number in `Decider.outcomes` a row, and where a signal that the policy needs was not logged."""
+    """A number in `Decider.outcomes` a row, and where a signal that the policy needs was not logged.
+
+    `mixes` is a number in `Decider.mixes` a row: of what the outcome was drawn.
+    """
 
     codes: Codes
     unknown: Flags
+    mixes: Codes
 
 
 def units(salt: str, ids: Words, tag: str = TAG) -> NDArray[np.float64]:
@@ -132,13 +140,16 @@ class Decider:
     policy: Policy
     outcomes: list[Outcome] = field(default_factory=list)
     lacking: Counter[str] = field(default_factory=Counter)
+    mixes: list[Mix] = field(default_factory=list)
     _numbers: dict[Outcome, int] = field(default_factory=dict)
+    _mix_numbers: dict[Mix, int] = field(default_factory=dict)
     _scopes: dict[str, _Scope] = field(default_factory=dict)
 
     def decide(self, rows: Asked) -> Decided:
         """Return what the policy decides for *rows*; a signal that is not there is unknown."""
         codes = np.zeros(len(rows.kinds), dtype=np.int64)
         unknown = np.zeros(len(rows.kinds), dtype=np.bool_)
+        mixes = np.full(len(rows.kinds), -1, dtype=np.int64)
         recipes = [recipe_of(model, logged, self.policy) for model, logged, _ in rows.asked]
         paid = np.array([said == OPEN for *_, said in rows.asked], dtype=np.bool_)
         drawn = _Drawn(rows.ids, paid[rows.kinds])
@@ -155,9 +166,15 @@ class Decider:
                 continue
             whole = len(chosen) == len(codes)
             signals = rows.signals if whole else rows.signals.take(pa.array(chosen))
-            codes[chosen] = self._routed(recipe, signals, drawn.only(chosen))
+            codes[chosen], mixes[chosen] = self._routed(recipe, signals, drawn.only(chosen))
             unknown[chosen] = self._unknown(recipe, signals)
-        return Decided(codes, unknown)
+        return Decided(codes, unknown, self._certain(codes, mixes))
+
+    def _certain(self, codes: Codes, mixes: Codes) -> Codes:
+        """Return *mixes*, where there is none (-1) that of an outcome which no draw decides."""
+        for code in np.unique(codes[mixes < 0]).tolist():
+            mixes[(mixes < 0) & (codes == code)] = self._mixed(((self.outcomes[code].model, 1.0),))
+        return mixes
 
     def _scope(self, recipe: str) -> _Scope:
         if recipe not in self._scopes:
@@ -168,10 +185,11 @@ class Decider:
             self._scopes[recipe] = _Scope(columnar, routing.decisions, routing.demanded_keys)
         return self._scopes[recipe]
 
-    def _routed(self, recipe: str, signals: pa.Array, drawn: _Drawn) -> Codes:
+    def _routed(self, recipe: str, signals: pa.Array, drawn: _Drawn) -> tuple[Codes, Codes]:
         scope = self._scope(recipe)
         found = scope.columnar.decide(signals)
         codes = np.full(len(drawn.ids), -1, dtype=np.int64)
+        mixes = np.full(len(drawn.ids), -1, dtype=np.int64)
         winner = np.where(found.failed >= 0, -2 - found.failed, found.winner)
         for number in np.unique(winner).tolist():
             rows = np.flatnonzero(winner == number)
@@ -182,21 +200,32 @@ class Decider:
                 default = self.policy.providers.defaults.default_model
                 codes[rows] = self._sole("default", default) if default else self._failed("no_decision")
             else:
-                codes[rows] = self._selected(recipe, scope.decisions[number], drawn.only(rows))
-        return codes
+                codes[rows], mixes[rows] = self._selected(recipe, scope.decisions[number], drawn.only(rows))
+        return codes, mixes
 
-    def _selected(self, recipe: str, rule: DecisionRule, drawn: _Drawn) -> Codes | int:
+    def _selected(self, recipe: str, rule: DecisionRule, drawn: _Drawn) -> tuple[Codes | int, Codes | int]:
         if rule.selector is None:
-            return self._failed(f"algorithm_unsupported:{rule.algorithm.get('type')}")
+            return self._failed(f"algorithm_unsupported:{rule.algorithm.get('type')}"), -1
         candidates = self.policy.candidates(rule)
         if not candidates:
-            return self._failed("no_candidate")
+            return self._failed("no_candidate"), -1
         names = [candidate.model for candidate in candidates]
         table = np.array([self._served(rule.name, name, names) for name in names], dtype=np.int64)
         propensities = rule.selector.odds(candidates).propensities
         chosen = picks(propensities, units(rule.selector.salt or f"{recipe}/{rule.name}", drawn.ids))
-        trial = self.policy.trials.get((recipe, rule.name))
-        return table[chosen if trial is None else tried(trial, drawn.ids, chosen, drawn.may_explore)]
+        trial, models = self.policy.trials.get((recipe, rule.name)), [self.outcomes[n].model for n in table]
+        mix = self._mixed(tuple(zip(models, propensities, strict=True)))
+        if trial is None:
+            return table[chosen], mix
+        explored = self._mixed(tuple(zip(models, trial.mixed(propensities), strict=True)))
+        mixes = np.where(drawn.may_explore, explored, mix).astype(np.int64)
+        return table[tried(trial, drawn.ids, chosen, drawn.may_explore)], mixes
+
+    def _mixed(self, mix: Mix) -> int:
+        if mix not in self._mix_numbers:
+            self._mix_numbers[mix] = len(self.mixes)
+            self.mixes.append(mix)
+        return self._mix_numbers[mix]
 
     def _served(self, decision: str, model: str, names: Sequence[str]) -> int:
         plan = self.policy.plan((model, *(name for name in dict.fromkeys(names) if name != model)))

@@ -3,11 +3,13 @@
 Columns: `request_id`, `cluster`?, `action`, `propensity` (of the action taken), `reward` (null if missing),
 `observation`? (probability that this reward is observed), `target:<action>` (the target policy's probability
 of each action), `logged:<action>`? (the logging policy's), `model:<action>`? (rewards predicted by a model of
-yours), `x_*` (features).
+yours), `x_*` (features), `cost_usd`? `latency_ms`? (what the action taken cost and took, null if unknown),
+`prompt_tokens`? `completion_tokens`? Any other column can name slices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from replay.bandit import BanditLog, Floats, Ints
 from replay.estimators import Model
 
 REQUIRED = ("request_id", "action", "propensity", "reward")
+MEASURES = ("cost_usd", "latency_ms", "prompt_tokens", "completion_tokens")
+"""Numbers besides the reward that a row may have, none of them negative; null where unknown."""
+
 _SUM = 1e-6
 _MOST_LEVELS = 32
 
@@ -33,6 +38,15 @@ class Table:
     model: Model | None
     observation_known: bool
     duplicates: int
+    measures: Mapping[str, Floats]
+    source: pa.Table
+
+    def labels(self, column: str) -> list[str]:
+        """Return each row's value in *column* as text, "" for null; raises `InvalidRecord`."""
+        if column not in self.source.column_names:
+            names = ", ".join(n for n in self.source.column_names if ":" not in n and not n.startswith("x_"))
+            raise InvalidRecord(f"there is no column {column!r} to slice by; there are: {names}")
+        return ["" if value is None else str(value) for value in self.source[column].to_pylist()]
 
 
 def read_table(path: Path) -> Table:
@@ -102,7 +116,14 @@ class _Reader:
             feature_names=feature_names,
             cluster=self._clusters(),
         )
-        return Table(log, self._model(actions), "observation" in names, self._duplicates)
+        measures = {name: self._measure(name) for name in MEASURES if name in names}
+        model, known = self._model(actions), "observation" in names
+        return Table(log, model, known, self._duplicates, measures, self._table)
+
+    def _measure(self, name: str) -> Floats:
+        numbers = self._numbers(name, nullable=True)
+        self._refuse(name, np.isinf(numbers) | (numbers < 0.0), "negative or not finite")
+        return numbers
 
     def _has(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self._table.column_names)

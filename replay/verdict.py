@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,10 +19,13 @@ PAIR_SPREAD = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What would be enough: further `rows` of this traffic, or `pairs` of answers judged side by side."""
+    """What would be enough: further `rows` of this traffic, or `pairs` of answers judged side by side.
+
+    `pairs` is None where no judge can help: cost and latency are not judged.
+    """
 
     rows: int
-    pairs: int
+    pairs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +42,26 @@ class Verdict:
         if self.word != "not_enough_evidence":
             return f"The target policy is {self.word}: {found}."
         reason = "; ".join(self.refusals) or f"{found}, which could be nothing"
-        return (
-            f"Not enough evidence: {reason}. It needs about {self.needs.rows:,} more rows of such traffic, "
-            f"or {self.needs.pairs:,} judged pairs."
-        )
+        rows = f"It needs about {self.needs.rows:,} more rows of such traffic"
+        pairs = "" if self.needs.pairs is None else f", or {self.needs.pairs:,} judged pairs"
+        return f"Not enough evidence: {reason}. {rows}{pairs}."
 
 
-def verdict(difference: Interval, found: Diagnostics, detect: float, level: float = 0.95) -> Verdict:
+def verdict(
+    difference: Interval,
+    found: Diagnostics,
+    detect: float,
+    *,
+    level: float = 0.95,
+    refusals: Sequence[str] = (),
+) -> Verdict:
     """Return the verdict on *difference*, the target's mean minus the logging policy's.
 
-    *detect* is the smallest difference that matters, in units of the reward; what is needed is reckoned for
-    it, or for the difference at hand where that is larger.
+    It is refused for what *found* says, and for *refusals*. *detect* is the smallest difference that
+    matters, in units of the reward; what is needed is reckoned for it, or for the difference at hand where
+    that is larger.
     """
-    refusals = found.refusals
+    refusals = (*found.refusals, *refusals)
     needs = Needs(_rows(difference, found, detect), _pairs(difference, found, detect, level))
     if not refusals and difference.low > 0.0:
         return Verdict("better", (), Needs(0, 0))
@@ -64,7 +75,7 @@ def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
 
     Half-widths shrink with the root of n. A ratio of sample sizes is also asked of a refused effective size.
     """
-    aim = max(abs(difference.value), detect)
+    aim = _aim(difference, detect)
     ratio = (difference.half / aim) ** 2 if math.isfinite(difference.half) else 1.0
     for have, least in ((min(found.ess, found.ess_observed), LEAST_ESS), (found.carrying, LEAST_CARRYING)):
         ratio = max(ratio, least / have if have > 0.0 else 1.0)
@@ -74,5 +85,9 @@ def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
 def _pairs(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:
     """Return judged pairs, drawn from changed requests only: (z d sd / h)^2 for half-width h."""
     quantile = float(stats.norm.ppf(0.5 + level / 2.0))
-    aim = max(abs(difference.value), detect)
+    aim = _aim(difference, detect)
     return max(math.ceil((quantile * found.changed_share * PAIR_SPREAD / aim) ** 2), 1)
+
+
+def _aim(difference: Interval, detect: float) -> float:
+    return max(detect, abs(difference.value)) if math.isfinite(difference.value) else detect

@@ -76,6 +76,8 @@ def test_needs_shrink_as_what_matters_grows() -> None:
     fine, coarse = (evaluate(large(gain=0.0), Method(detect=d)).verdict.needs for d in (0.02, 0.2))
 
     assert fine.rows > 10 * coarse.rows
+    assert fine.pairs is not None
+    assert coarse.pairs is not None
     assert fine.pairs > 10 * coarse.pairs
 
 
