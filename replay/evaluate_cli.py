@@ -17,43 +17,55 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)([smhd])")
 
 
+TableFile = Annotated[
+    Path | None, typer.Option("--table", help="A Parquet file; docs/evaluation.md lists columns.")
+]
+Log = Annotated[
+    str | None, typer.Option("--log", help="In its place, a directory that --keep-log wrote, or an archive.")
+]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="With --log: the target policy.")]
+Metric = Annotated[str, typer.Option(help="With --log: the metric of feedback that counts.")]
+Source = Annotated[str, typer.Option(help="With --log: whose feedback counts.")]
+Horizon = Annotated[
+    str | None, typer.Option(help="With --log: how long feedback may take, such as 24h or 7d.")
+]
+Failed = Annotated[
+    float | None, typer.Option(help="With --log: the reward of a request that nobody answered.")
+]
+Cluster = Annotated[
+    str, typer.Option(help="With --log: whose requests may depend on each other: subject, tenant or request.")
+]
+Save = Annotated[
+    Path | None, typer.Option("--save-table", help="With --log: write the table here, for --table.")
+]
+RewardModel = Annotated[str, typer.Option(help="Reward model: ridge or boosting.")]
+How = Annotated[str, typer.Option(help="clustered_t, bootstrap, bootstrap_t or confidence_sequence.")]
+Detect = Annotated[float, typer.Option(help="Smallest difference that matters, in reward units.")]
+Seed = Annotated[int, typer.Option(help="Seed of the folds.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
 def register(commands: typer.Typer) -> None:
     """Add ``evaluate`` to the replay *commands*."""
     commands.command("evaluate")(_evaluate)
 
 
 def _evaluate(  # noqa: PLR0913 - a command's options
-    table: Annotated[
-        Path | None, typer.Option("--table", help="A Parquet file; docs/evaluation.md lists columns.")
-    ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option("--log", help="In its place, a directory that --keep-log wrote, or an archive."),
-    ] = None,
-    policy: Annotated[Path | None, typer.Option("--policy", help="With --log: the target policy.")] = None,
+    table: TableFile = None,
+    log: Log = None,
+    policy: PolicyFile = None,
     *,
-    reward: Annotated[str, typer.Option(help="With --log: the metric of feedback that counts.")] = "",
-    source: Annotated[str, typer.Option(help="With --log: whose feedback counts.")] = "",
-    horizon: Annotated[
-        str | None, typer.Option(help="With --log: how long feedback may take, such as 24h or 7d.")
-    ] = None,
-    failed_reward: Annotated[
-        float | None, typer.Option(help="With --log: the reward of a request that nobody answered.")
-    ] = None,
-    cluster: Annotated[
-        str,
-        typer.Option(help="With --log: whose requests may depend on each other: subject, tenant or request."),
-    ] = "subject",
-    save_table: Annotated[
-        Path | None, typer.Option("--save-table", help="With --log: write the table here, for --table.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Reward model: ridge or boosting.")] = "ridge",
-    interval: Annotated[
-        str, typer.Option(help="clustered_t, bootstrap, bootstrap_t or confidence_sequence.")
-    ] = "clustered_t",
-    detect: Annotated[float, typer.Option(help="Smallest difference that matters, in reward units.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    reward: Metric = "",
+    source: Source = "",
+    horizon: Horizon = None,
+    failed_reward: Failed = None,
+    cluster: Cluster = "subject",
+    save_table: Save = None,
+    model: RewardModel = "ridge",
+    interval: How = "clustered_t",
+    detect: Detect = 0.01,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Estimate what the target policy is worth, and whether it is better than the logging policy.
 
