@@ -30,7 +30,8 @@ from streams.runners.archiving import Archive, ArchivePlace
 
 def open_archive(place: ArchivePlace) -> Archive:
     """Open the archive that a worker writes."""
-    return replay.archive_cli.open_archive(place.where, place.cluster, place.prefix, bodies=place.bodies)
+    about = (place.where, place.cluster, place.prefix)
+    return replay.archive_cli.open_archive(*about, bodies=place.bodies, retention=place.retention)
 
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 replaying = replay.cli.register(app)
+replay.archive_cli.register(replaying, streams.settings.wall_clock)
 replay.report_cli.register(replaying, streams.settings.environment)
 replay.whatif_cli.register(replaying, streams.settings.environment, streams.clients.triton.TritonInfer)
 policy = replay.policy_cli.register(app, streams.settings.environment)

@@ -60,8 +60,12 @@ class Files:
         """Write *table* for *name*, hidden."""
         out = pa.BufferOutputStream()
         pq.write_table(table, out, row_group_size=GROUP, compression="zstd")
+        self.put_hidden(name, out.getvalue().to_pybytes())
+
+    def put_hidden(self, name: str, data: bytes) -> None:
+        """Write *data* for the table's file *name*, hidden."""
         self._folder(name)
-        self.write_bytes(hidden(name), out.getvalue().to_pybytes())
+        self.write_bytes(hidden(name), data)
 
     def reveal(self, name: str) -> None:
         """Give the table's file *name* its own name."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from replay.archive_care import Retention, compact, retain
 from replay.archive_commits import (
     Commit,
     Identity,
@@ -65,11 +66,18 @@ class Archiver:
     """Writes one archive; of each place it is the only writer, from `assigned` until `revoked`."""
 
     def __init__(
-        self, files: Files, identity: Identity, schemas: Sequence[SchemaEntry], *, chunk: int = CHUNK
+        self,
+        files: Files,
+        identity: Identity,
+        schemas: Sequence[SchemaEntry],
+        retention: Retention | None = None,
+        *,
+        chunk: int = CHUNK,
     ) -> None:
         """Open or begin the archive; raises `InvalidRecord` if it is of another log."""
         Manifest.make(files, identity, schemas)
         self._files = files
+        self._retention = retention
         self._bodies = identity.bodies
         self._chunk = chunk
         self._codec = Codec(schemas, compiled=True)
@@ -102,10 +110,6 @@ class Archiver:
             if lane is not None:
                 self._bytes -= sum(_size(envelope) for envelope, _ in lane.waiting)
             self._lookup.forget(place)
-
-    def settle(self, before: float) -> None:
-        """Remove what dead writers of the places left uncommitted *before* that moment (seconds)."""
-        settle(self._files, list(self._lanes), before=before)
 
     def starts_at(self, place: Place, offset: int) -> None:
         """Note that the topic holds nothing of *place* before *offset*: what was not archived is lost."""
@@ -172,8 +176,17 @@ class Archiver:
         return moved
 
     def care(self, now: float) -> None:
-        """Remove what dead writers left behind, unless it is as young as a slow writer's (*now* in s)."""
-        self.settle(now - _GRACE_S)
+        """Merge small files, drop what is too old, remove what dead writers left (*now* in s).
+
+        What is as young as a slow writer's is left alone.
+        """
+        for place in self._lanes:
+            changed = compact(self._files, place)
+            if self._retention is not None:
+                changed += len(retain(self._files, self._retention, now, place))
+            if changed:
+                self._lookup.know(place, commits_in(self._files, place))
+        settle(self._files, list(self._lanes), before=now - _GRACE_S)
 
     def _decoded(self, envelope: Envelope) -> Any:  # noqa: ANN401 - a record of any kind
         if envelope.topic == DECISIONS:

@@ -9,7 +9,6 @@ import orjson
 import typer
 from rich.console import Console
 
-import replay.archive_cli
 import replay.comparison_cli
 import replay.evaluate_cli
 from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
@@ -33,7 +32,6 @@ def register(app: typer.Typer) -> typer.Typer:
     """Add the group ``replay`` to *app* and return it, so that others can add to it."""
     commands = typer.Typer(no_args_is_help=True)
     commands.command("decide")(_decide)
-    replay.archive_cli.register(commands)
     replay.evaluate_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
     return commands

@@ -7,8 +7,9 @@ outcome after), so that memory does not grow with the log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ class Comparison:
     undecided: int = 0
     unknown: int = 0
     lacking: Counter[str] = field(default_factory=Counter)
+    dropped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hashes: Counter[str] = field(default_factory=Counter)
     cells: dict[Cell, Sums] = field(default_factory=dict)
     usage: dict[Bucket, Sums] = field(default_factory=dict)
@@ -81,7 +83,7 @@ def compare(
 
     *progress* is told how many decisions were compared. Raises `InvalidRecord` for other columns.
     """
-    found = Comparison()
+    found = Comparison(dropped=logged.dropped())
     sides = _Sides(None if old is None else Decider(old), Decider(new))
     for partition in logged.partitions():
         bill = billed(logged, partition)

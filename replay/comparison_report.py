@@ -32,6 +32,7 @@ def report(found: Comparison, new: Policy, old: Policy | None = None) -> Json:
         "unknown_signals": dict(sorted(found.lacking.items())),
         "repeats_collapsed": found.repeats,
         "never_decided": found.undecided,
+        "dropped": {table: dict(row) for table, row in found.dropped.items()},
         "models": _matrix(found.cells, lambda outcome: outcome.model),
         "decision_matrix": _matrix(found.cells, lambda outcome: outcome.goes_by),
         "rules": _rules(found.cells),
@@ -194,6 +195,10 @@ def lines_of(found: Json) -> list[str]:
     unknown = f"{found['unknown']} need signals that the log does not hold ({found['unknown_share']:.2%})"
     lines = [f"{changed}; {unknown}"]
     lines += [f"  unknown in {count}: {leaf}" for leaf, count in found["unknown_signals"].items()]
+    lines += [
+        f"dropped by age: {row['rows']} {table} of {row['from']} to {row['to']}"
+        for table, row in found["dropped"].items()
+    ]
     lines += [f"safety: {_moved(row)}" for row in found["safety_flips"]]
     for title, key in (("model", "models"), ("decision", "decision_matrix")):
         lines += [f"{title} {_moved(row)}" for row in _moves(found[key])]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from agents.decision import REQUESTED_MODEL
 from agents.exploration import FACT
+from replay.archive_care import summed
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
 from replay.archive_rows import KINDS, NOBODY, Row, table_of
@@ -105,6 +106,10 @@ class Logged(Protocol):
         """Return the normal form of each policy, by hash."""
         ...
 
+    def dropped(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return by table what is known to have been there and is not: rows, first and last day."""
+        ...
+
 
 def logged_at(where: str) -> Logged:
     """Return the archive or kept log at *where*; raises `LogDirError` if it is neither, `InvalidRecord`."""
@@ -169,6 +174,10 @@ class ArchivedLog:
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
         return self.manifest.policies()
+
+    def dropped(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what was dropped by age."""
+        return summed(gone for commit in self._commits for gone in commit.dropped)
 
     def _of(self, topic: str, partition: int) -> list[Commit]:
         return [each for each in self._commits if each.place == (topic, partition)]
@@ -239,6 +248,10 @@ class KeptLog:
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
         return self._view.policies()
+
+    def dropped(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return nothing: a kept log is whole."""
+        return {}
 
 
 def asking(table: pa.Table) -> pa.Table:

@@ -20,7 +20,9 @@ from replay.view import MemoryLog
 from schemas.feedback import Feedback
 from schemas.identity import Origin
 from tests.replay.logs import ANSWER, PROMPT, LogBuilder, kept
+from tests.replay.places import NewPlace, bucket, new_place, s3
 
+__all__ = ["new_place", "s3"]
 TABLES = tuple(KINDS)
 
 
@@ -128,12 +130,23 @@ def parquet_below(files: Files) -> set[str]:
     return {name for name in files.names() if name.endswith(".parquet")}
 
 
-def test_every_event_is_a_row_once(builder: LogBuilder, tmp_path: Path) -> None:
-    """Each by its topic, partition and offset, and one row of signals for each decision."""
-    files = Files(str(tmp_path))
+def test_every_event_is_a_row_once(builder: LogBuilder, new_place: NewPlace) -> None:
+    """Each by its topic, partition and offset, to readers of commits and of folders, on disk and S3."""
+    files = Files(new_place())
     archive(source(builder), files, chunk=5)
 
-    assert rows(files) == expected(builder)
+    assert rows(files) == naive(files) == expected(builder)
+
+
+def test_a_kill_on_s3_costs_nothing(s3: str) -> None:
+    """Before a file, in the midst of a commit and before a name is given: the next run makes it whole."""
+    builder = built(0)
+    for step in (1, 4, 6):
+        where = bucket(s3)
+        assert not lives(where, builder, step)
+        files = Files(where)
+        archive(source(builder), files)
+        assert rows(files) == naive(files) == expected(builder)
 
 
 def test_a_kill_between_any_two_file_operations_costs_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,204 @@
+"""Care for an archive's files: small ones are merged, those of a class that is too old are dropped.
+
+Both replace commits: a kill at any moment leaves the old commit or the new one, and never a row twice.
+Of one place at a time there must be one writer, this one included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from agents.errors import ConfigError
+from replay.archive_commits import Commit, Place, Stored, commits_in, file_name, put_commit
+from replay.archive_files import GROUP, Files, hidden
+from replay.archive_rows import KINDS, POLICIES
+from schemas.topics import BY_NAME, signals_topic
+
+TARGET = 262_144
+"""Rows of a commit, about, beyond which it is merged with no other."""
+FAN = 8
+"""Neighbours of about one size that are merged into one, so that a row is written a few times only."""
+_SMALLEST = 256
+_GROWTH = 4
+
+
+def compact(files: Files, place: Place, *, fan: int = FAN, target: int = TARGET) -> int:
+    """Merge small commits of *place* with their neighbours, *fan* at least; return how many it merged.
+
+    What it merges has at most *target* rows each; rows that count elsewhere are left out for good.
+    """
+    merged = 0
+    while True:
+        run = _run(commits_in(files, place), fan, target)
+        if len(run) < 2:  # noqa: PLR2004 - one is as merged as can be
+            return merged
+        _merge(files, run)
+        merged += len(run)
+
+
+def _run(commits: Sequence[Commit], fan: int, target: int) -> Sequence[Commit]:
+    """Return the first neighbours, of the smallest size that has any, that are to be merged."""
+    for tier in range(_tier(target) + 1):
+        run: list[Commit] = []
+        for commit in (*commits, None):
+            fits = commit is not None and _tier(commit.rows) <= tier and commit.rows < target
+            room = not run or (commit is not None and sum(c.rows for c in run) + commit.rows <= target)
+            joined = not run or (commit is not None and commit.begin <= run[-1].end)
+            if commit is not None and fits and room and joined:
+                run.append(commit)
+                continue
+            if len(run) >= fan:
+                return run
+            run = [commit] if commit is not None and fits else []
+    return ()
+
+
+def _tier(rows: int) -> int:
+    tier = 0
+    while rows > _SMALLEST:
+        rows //= _GROWTH
+        tier += 1
+    return tier
+
+
+def _merge(files: Files, run: Sequence[Commit]) -> None:
+    place, begin, end = run[0].place, run[0].begin, run[-1].end
+    folders: dict[str, list[tuple[Commit, Stored]]] = {}
+    for commit in run:
+        for stored in commit.files:
+            folders.setdefault(stored.folder, []).append((commit, stored))
+    merged = []
+    for folder, parts in sorted(folders.items()):
+        name = file_name(place, folder, (begin, end))
+        found = _written(files, name, parts)
+        if found is not None:
+            merged.append(found)
+    wide = Commit(
+        *place,
+        begin,
+        end,
+        tuple(merged),
+        tuple(o for c in run for o in c.unreadable if o >= c.skip),
+        tuple(stretch for c in run for stretch in c.lost),
+        tuple(gone for c in run for gone in c.dropped),
+    )
+    put_commit(files, wide)
+    for commit in run:
+        for stored in commit.files:
+            _remove(files, stored.name)
+        files.delete(commit.name)
+    for stored in merged:
+        files.reveal(stored.name)
+
+
+def _written(files: Files, name: str, parts: Sequence[tuple[Commit, Stored]]) -> Stored | None:
+    """Write the rows of *parts*, which are of one folder, for *name*; None where none of them counts."""
+    opened = [(commit, files.parquet(stored.name, [])) for commit, stored in parts]
+    schema = pa.unify_schemas([file.schema_arrow for _, file in opened])
+    out = pa.BufferOutputStream()
+    rows, spans = 0, []
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for table in _groups(opened, schema):
+            writer.write_table(table, row_group_size=GROUP)
+            rows += len(table)
+            spans.append(table["offset"].to_numpy())
+    if not rows:
+        return None
+    files.put_hidden(name, out.getvalue().to_pybytes())
+    origins = [stored.origins for _, stored in parts if stored.origins is not None]
+    span = (min(low for low, _ in origins), max(high for _, high in origins)) if origins else None
+    return Stored(name, parts[0][1].table, rows, int(spans[0][0]), int(spans[-1][-1]), span)
+
+
+def _groups(opened: Iterable[tuple[Commit, pq.ParquetFile]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows that count, a row group's worth at a time."""
+    held: list[pa.Table] = []
+    for commit, file in opened:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            if commit.skip:
+                table = table.filter(pc.greater_equal(table["offset"], commit.skip))
+            held.append(pa.concat_tables([schema.empty_table(), table], promote_options="default"))
+            if sum(map(len, held)) >= GROUP:
+                yield pa.concat_tables(held)
+                held = []
+    if sum(map(len, held)):
+        yield pa.concat_tables(held)
+
+
+def _remove(files: Files, name: str) -> None:
+    for each in (name, hidden(name)):
+        if files.exists(each):
+            files.delete(each)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many days each table is kept; tables that are not named are kept for ever."""
+
+    days: Mapping[str, int]
+
+    @staticmethod
+    def of(document: Any, where: str) -> Retention:  # noqa: ANN401 - what a YAML file holds
+        """Return what *document* says: days by class (`body`, `decision`) or by table, which wins.
+
+        Raises `ConfigError`, which names what is wrong in *where*.
+        """
+        classes = {table: _class(table) for table in KINDS if table != POLICIES}
+        known = sorted({*classes, *classes.values()})
+        if not isinstance(document, dict) or not document:
+            raise ConfigError(
+                f"{where}: give days by class or table, such as `body: 30`; known: {', '.join(known)}"
+            )
+        for name, days in document.items():
+            if name not in known:
+                raise ConfigError(f"{where}: {name!r} is no class or table; known: {', '.join(known)}")
+            if not isinstance(days, int) or isinstance(days, bool) or days < 1:
+                raise ConfigError(f"{where}: {name}: {days!r} is no number of days, which is 1 or more")
+        kept = {table: document.get(table, document.get(kind)) for table, kind in classes.items()}
+        return Retention({table: days for table, days in kept.items() if days is not None})
+
+    def first_days(self, today: datetime) -> Mapping[str, str]:
+        """Return the first day (UTC) of each table that is still kept *today*."""
+        return {t: (today - timedelta(days=days)).strftime("%Y-%m-%d") for t, days in self.days.items()}
+
+
+def _class(table: str) -> str:
+    return BY_NAME[signals_topic("<role>") if table == "signals" else table].retention
+
+
+def retain(files: Files, retention: Retention, now: float, place: Place | None = None) -> list[Stored]:
+    """Erase the files whose day is older than *retention* keeps them, *now* (s); return what they were.
+
+    Each is named in its commit from then on, so that readers know what is not there.
+    """
+    first = retention.first_days(datetime.fromtimestamp(now, UTC))
+    erased: list[Stored] = []
+    for commit in commits_in(files, place):
+        old = tuple(f for f in commit.files if f.date < first.get(f.table, ""))
+        if not old:
+            continue
+        left = tuple(f for f in commit.files if f not in old)
+        put_commit(files, replace(commit, files=left, dropped=(*commit.dropped, *old), skip=0))
+        for stored in old:
+            _remove(files, stored.name)
+        erased += old
+    return erased
+
+
+def summed(stored: Iterable[Stored]) -> dict[str, dict[str, Any]]:
+    """Return what *stored* files held, by table: files, rows, first and last day."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in stored:
+        row = found.setdefault(each.table, {"files": 0, "rows": 0, "from": each.date, "to": each.date})
+        row["files"] += 1
+        row["rows"] += each.rows
+        row["from"], row["to"] = min(row["from"], each.date), max(row["to"], each.date)
+    return dict(sorted(found.items()))
