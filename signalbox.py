@@ -15,6 +15,7 @@ import replay.policy_eval_cli
 import replay.probe_cli
 import replay.report_cli
 import replay.signals_cli
+import replay.sweep_cli
 import replay.whatif_cli
 import streams.activation_cli
 import streams.claims_cli
@@ -48,6 +49,7 @@ streams.topics_cli.register(app, infra.local.commands.locate, infra.local.comman
 replaying = replay.cli.register(app)
 replay.archive_cli.register(replaying, streams.settings.wall_clock)
 replay.report_cli.register(replaying, streams.settings.environment)
+replay.sweep_cli.register(replaying, streams.settings.environment)
 replay.whatif_cli.register(replaying, streams.settings.environment, streams.clients.triton.TritonInfer)
 policy = replay.policy_cli.register(app, streams.settings.environment)
 replay.policy_eval_cli.register(policy)

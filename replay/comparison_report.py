@@ -111,21 +111,21 @@ def _cost(found: Comparison, new: Policy, old: Policy | None) -> Json:
     """
     same = [sums for (_, one, other), sums in found.cells.items() if one.model == other.model]
     moved = [(key, sums) for key, sums in found.cells.items() if key[1].model != key[2].model]
-    predicted = _sum_known(_predicted(found, new, key[1].goes_by, key[2], sums) for key, sums in moved)
+    expected = _sum_known(predicted(found, new, key[1].goes_by, key[2], sums) for key, sums in moved)
     answer: Json = {
         "agreed": {
             "rows": sum(s.rows for s in same),
             "priced": sum(s.priced for s in same),
             "usd": _usd(sum(s.usd for s in same)) if old is None else None,
         },
-        "other_model": {"rows": sum(s.rows for _, s in moved), "predicted_usd": _usd(predicted)},
+        "other_model": {"rows": sum(s.rows for _, s in moved), "predicted_usd": _usd(expected)},
         "prediction": _PREDICTION,
     }
     if old is None:
         answer["other_model"]["logged_usd"] = _usd(sum(s.usd for _, s in moved))
         answer["other_model"]["logged_priced"] = sum(s.priced for _, s in moved)
     else:
-        before = _sum_known(_predicted(found, old, key[1].goes_by, key[1], sums) for key, sums in moved)
+        before = _sum_known(predicted(found, old, key[1].goes_by, key[1], sums) for key, sums in moved)
         answer["other_model"]["predicted_usd_before"] = _usd(before)
     return answer
 
@@ -142,7 +142,7 @@ def _sum_known(amounts: Iterable[float | None]) -> float | None:
     return sum(known) if len(known) == len(listed) else None
 
 
-def _predicted(found: Comparison, policy: Policy, bucket: str, outcome: Outcome, sums: Sums) -> float | None:
+def predicted(found: Comparison, policy: Policy, bucket: str, outcome: Outcome, sums: Sums) -> float | None:
     """Return what the rows of a cell would cost with *outcome*, None if no tokens were ever logged."""
     model = outcome.chosen
     if not model:
