@@ -14,7 +14,7 @@ from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
 from agents.policy_model import Routing
 from schemas.decision import DecisionCore, Explored, Facts, Projected, Trace
-from schemas.signal import SignalSet
+from schemas.signal import Observations, SignalSet
 
 Sets = Sequence[tuple[str, SignalSet]]
 REQUESTED_MODEL = "requested_model"
@@ -54,7 +54,7 @@ def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts:
     routing = policy.routing_of(recipe)
     if routing is None:
         return _bypassed(_Case(policy, recipe, request_id, facts))
-    ordered = sorted(sets, key=lambda pair: pair[0])
+    ordered = [(role, _seen(routing, found)) for role, found in sorted(sets, key=lambda pair: pair[0])]
     used, missing = _used(routing, ordered)
     evaluator = policy.evaluators[recipe]
     vector = evaluator.vector([observed.observations for _, observed in ordered])
@@ -68,6 +68,16 @@ def decide(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts:
         return _selected(case, routing.decisions[chosen.rule], evaluator.explain(vector, chosen.rule))
     default = policy.providers.defaults.default_model
     return _sole(case, "default", default) if default else _failed(case, "no_decision")
+
+
+def _seen(routing: Routing, found: SignalSet) -> SignalSet:
+    """Return *found* without what was observed in shadow, unless *routing* demands it."""
+    if not found.shadow:
+        return found
+    demanded = {f"{kind}:{name}" for kind, name in routing.demanded_keys}
+    hidden = set(found.shadow) - demanded
+    rows = [row for row in found.observations if f"{row.type}:{row.name}" not in hidden]
+    return replace(found, observations=Observations.of(rows))
 
 
 def _used(routing: Routing, sets: Sets) -> tuple[tuple[str, ...], tuple[str, ...]]:

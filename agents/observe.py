@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from agents.battery import BAD_CONTENT, Battery
 from agents.content import Content
+from agents.draw import unit
 from agents.errors import Unavailable
 from agents.policy import Policy, PolicyBook
+from agents.policy_model import Beside, leaf_key
 from agents.ports import Infer
 from agents.signals import Classified, SignalConfig
 from schemas.identity import Origin
@@ -28,6 +30,8 @@ Vectors = NDArray[np.float32]
 _Compared = tuple[str, str, tuple[str, ...]]
 """Classifier, its version, and the texts that an observation is compared with."""
 
+SHADOW_DRAW = "shadow_signals"
+"""Salt and tag of the draw that says which shadow signals of a request are observed."""
 _MAX_REFERENCES = 10_000
 _MAX_MATRICES = 1_000
 _MAX_BATTERIES = 1_000
@@ -56,7 +60,7 @@ class Observer:
         self._references: dict[tuple[str, str, str], Vectors] = {}
         self._matrices: dict[_Compared, Vectors] = {}
         self._versions: dict[str, str] = {}
-        self._batteries: dict[tuple[str, str], Battery] = {}
+        self._batteries: dict[tuple[str, str, int], Battery] = {}
 
     async def observe(self, asked: Sequence[tuple[Request, Origin]]) -> list[SignalSet | None]:
         """Return one set per request, None where its recipe demands nothing of this role.
@@ -64,40 +68,74 @@ class Observer:
         Raises `agents.errors.PolicyMissing` if a stamped policy has not been read yet.
         """
         began = self._clock()
-        batteries = [self._battery(request) for request, _ in asked]
-        demands = [battery.configs for battery in batteries]
-        contents = [_content(request, self._book[request.policy_hash]) for request, _ in asked]
+        requests = [request for request, _ in asked]
+        contents = [_content(request, self._book[request.policy_hash]) for request in requests]
+        batteries = [self._battery(request) for request in requests]
+        rows, versions = await self._rows(requests, batteries, contents)
+        drawn = [self._beside(request) for request in requests]
+        if any(drawn):
+            # In a pass of their own: what goes wrong here must not reach what decisions wait for.
+            shadows = [self._shadow_battery(*pair) for pair in zip(requests, drawn, strict=True)]
+            more, others = await self._rows(requests, shadows, contents)
+            rows, versions = [[*one, *two] for one, two in zip(rows, more, strict=True)], others | versions
+        elapsed = self._clock() - began
+        return [
+            self._set(request, origin, (observed, beside), (began, elapsed), _used(battery, beside, versions))
+            if battery.configs or beside
+            else None
+            for (request, origin), battery, beside, observed in zip(
+                asked, batteries, drawn, rows, strict=True
+            )
+        ]
+
+    async def _rows(
+        self, requests: Sequence[Request], batteries: Sequence[Battery], contents: Sequence[Content | str]
+    ) -> tuple[list[list[Observation]], dict[str, str]]:
+        """Return what *batteries* observe, and the version of each classifier that was asked."""
         rows = [battery.observe(content) for battery, content in zip(batteries, contents, strict=True)]
-        budgets = [self._book[request.policy_hash].deadlines.infer_s for request, _ in asked]
+        budgets = [self._book[request.policy_hash].deadlines.infer_s for request in requests]
         versions: dict[str, str] = {}
         for classifier, cells in _cells(batteries, contents).items():
             budget = min(budgets[cell.row] for cell in cells)
             versions[classifier] = await self._classify(classifier, cells, rows, budget)
-        elapsed = self._clock() - began
-        return [
-            self._set(request, origin, observed, (began, elapsed), _used(demand, versions))
-            if demand
-            else None
-            for (request, origin), demand, observed in zip(asked, demands, rows, strict=True)
-        ]
+        return rows, versions
 
     def failed(self, request: Request, origin: Origin, reason: str) -> SignalSet | None:
         """Return a set that says that nothing could be observed, so that nobody waits for it."""
         rows = [config.unobserved("failed", reason) for config in self._demand(request)]
-        return self._set(request, origin, rows, (self._clock(), 0), {}) if rows else None
+        return self._set(request, origin, (rows, ()), (self._clock(), 0), {}) if rows else None
 
     def _demand(self, request: Request) -> Sequence[SignalConfig]:
         return self._book[request.policy_hash].demand(request.recipe).get(self._role, ())
 
+    def _beside(self, request: Request) -> tuple[Beside, ...]:
+        """Return the shadow signals of this role that are drawn for *request*.
+
+        One draw a request, whatever the policy: of two signals with one rate both are observed or none,
+        so that a policy that needs both finds them together.
+        """
+        policy = self._book[request.policy_hash]
+        own = tuple(pair for pair in policy.beside(request.recipe) if pair[0].role == self._role)
+        if not own:
+            return ()
+        draw = unit(SHADOW_DRAW, request.request_id, 0, SHADOW_DRAW)
+        return tuple((config, rate) for config, rate in own if draw < rate)
+
     def _battery(self, request: Request) -> Battery:
         """Return what observes the demand of a request's recipe, compiled once a policy."""
-        key = (request.policy_hash, request.recipe)
+        return self._compiled((request.policy_hash, request.recipe, -1), lambda: self._demand(request))
+
+    def _shadow_battery(self, request: Request, drawn: tuple[Beside, ...]) -> Battery:
+        # Of one policy and recipe the drawn ones are those of the highest rates: their number names them.
+        key = (request.policy_hash, request.recipe, len(drawn))
+        return self._compiled(key, lambda: [config for config, _ in drawn])
+
+    def _compiled(self, key: tuple[str, str, int], configs: Callable[[], Sequence[SignalConfig]]) -> Battery:
         battery = self._batteries.get(key)
         if battery is None:
-            demand = self._demand(request)
             if len(self._batteries) >= _MAX_BATTERIES:
                 self._batteries.clear()
-            battery = self._batteries[key] = Battery(demand)
+            battery = self._batteries[key] = Battery(configs())
         return battery
 
     async def _classify(
@@ -171,10 +209,11 @@ class Observer:
         self,
         request: Request,
         origin: Origin,
-        rows: list[Observation],
+        found: tuple[list[Observation], tuple[Beside, ...]],
         timing: tuple[int, int],
         versions: Mapping[str, str],
     ) -> SignalSet:
+        rows, beside = found
         return SignalSet(
             request_id=request.request_id,
             origin=origin,
@@ -186,6 +225,8 @@ class Observer:
             elapsed_us=timing[1],
             classifiers=tuple(versions),
             versions=tuple(versions.values()),
+            shadow=tuple(":".join(leaf_key(config)) for config, _ in beside),
+            shadow_rate=tuple(rate for _, rate in beside),
         )
 
 
@@ -226,7 +267,8 @@ def _decoded(config: Classified, vector: Vectors, references: Vectors) -> Observ
     return config.decode(vector, references)
 
 
-def _used(demand: Sequence[SignalConfig], versions: Mapping[str, str]) -> dict[str, str]:
-    """Return classifier -> version of what *demand* asked for, "" where it did not answer."""
-    asked = dict.fromkeys(config.classifier for config in demand if isinstance(config, Classified))
+def _used(battery: Battery, beside: tuple[Beside, ...], versions: Mapping[str, str]) -> dict[str, str]:
+    """Return classifier -> version of what was asked for, "" where it did not answer."""
+    configs = (*battery.configs, *(config for config, _ in beside))
+    asked = dict.fromkeys(config.classifier for config in configs if isinstance(config, Classified))
     return {classifier: versions.get(classifier, "") for classifier in asked}

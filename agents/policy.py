@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -23,13 +23,14 @@ from agents.errors import ConfigError, PolicyMissing
 from agents.exploration import Trial, trial_of
 from agents.exploration_model import Exploration
 from agents.loading import checks
-from agents.loading.exploring import of_exploration
+from agents.loading.exploring import of_exploration, of_shadow_signals
 from agents.loading.reading import Checked, Reading, read
 from agents.loading.tree import read as read_tree
 from agents.model_catalog import Model, ModelCard, Providers, provider_named
 from agents.parts import Part
 from agents.policy_model import (
     BYPASS,
+    Beside,
     Deadlines,
     Decision,
     Entrypoint,
@@ -44,6 +45,7 @@ from agents.signals import SignalConfig
 from schemas.decision import PlanStep
 
 VERSION = "v0.3"
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
@@ -62,6 +64,7 @@ class Policy(Part, Checked):
     deadlines: Deadlines = Deadlines()
     # Left out of the normal form where they are not given, so that older hashes stay.
     exploration: Exploration | None = Field(default=None, exclude_if=lambda given: given is None)
+    shadow_signals: Mapping[str, Rate] = Field(default_factory=dict, exclude_if=lambda given: not given)
 
     @field_validator("version")
     @classmethod
@@ -119,6 +122,7 @@ class Policy(Part, Checked):
             for complaint in checks.of_routing(recipe.routing, cards, catalog):
                 yield complaint.below("recipes", index, "routing")
         yield from of_exploration(self)
+        yield from of_shadow_signals(self)
 
     @property
     def scopes(self) -> tuple[tuple[str, Routing], ...]:
@@ -169,7 +173,9 @@ class Policy(Part, Checked):
     @cached_property
     def roles(self) -> tuple[str, ...]:
         """Every signal role that some recipe demands, sorted."""
-        return tuple(sorted({role for _, routing in self.scopes for role in routing.demanded}))
+        shadows = (routing.beside(self.shadow_signals) for _, routing in self.scopes)
+        demanded = {role for _, routing in self.scopes for role in routing.demanded}
+        return tuple(sorted(demanded | {config.role for configs in shadows for config, _ in configs}))
 
     @cached_property
     def identity(self) -> Identity:
@@ -224,6 +230,14 @@ class Policy(Part, Checked):
         """Return role -> signals that *recipe* needs; empty for a bypass."""
         routing = self.routing_of(recipe)
         return {} if routing is None else routing.demanded
+
+    @cached_property
+    def _beside(self) -> Mapping[str, tuple[Beside, ...]]:
+        return {name: routing.beside(self.shadow_signals) for name, routing in self.scopes}
+
+    def beside(self, recipe: str) -> tuple[Beside, ...]:
+        """Return the shadow signals of *recipe* with their rates, as declared; empty for a bypass."""
+        return self._beside.get(recipe, ())
 
     def plan(self, names: Sequence[str]) -> tuple[PlanStep, ...]:
         """Return the steps of a plan over models *names*, in order, but those that no provider serves."""

@@ -209,11 +209,31 @@ class Routing(Part):
                 roles.setdefault(config.role, []).append(config)
         return {role: tuple(configs) for role, configs in roles.items()}
 
+    def beside(self, rates: Mapping[str, float]) -> tuple[Beside, ...]:
+        """Return the signals that *rates* (by ``type:name``) asks for beside those demanded, as declared.
+
+        As with `demanded`, one signal of a type brings the others, at the highest of their rates.
+        """
+        highest: dict[str, float] = {}
+        for key in {leaf_key(config) for config in self.declared}:
+            highest[key[0]] = max(highest.get(key[0], 0.0), rates.get(f"{key[0]}:{key[1]}", 0.0))
+        keyed = ((config, leaf_key(config)) for config in self.declared)
+        found = (
+            (config, rates.get(f"{key[0]}:{key[1]}", 0.0) if key[0] in _PER_RULE else highest[key[0]])
+            for config, key in keyed
+            if key not in self.demanded_keys
+        )
+        return tuple((config, rate) for config, rate in found if rate > 0.0)
+
     @cached_property
     def demanded_keys(self) -> Mapping[tuple[str, str], str]:
         """Type and name of every demanded signal -> ``type:name``, role by role."""
         keys = (leaf_key(config) for configs in self.demanded.values() for config in configs)
         return {key: f"{key[0]}:{key[1]}" for key in keys}
+
+
+Beside = tuple[SignalConfig, float]
+"""A signal that is observed though no decision demands it, and the share of requests of which it is."""
 
 
 def kind_of(config: SignalConfig) -> str:

@@ -42,6 +42,7 @@ def _alike_of(demands: _Demands) -> frozenset[tuple[str, str]]:
     if mine.identity != theirs.identity:
         return frozenset()
     observed = {leaf_key(c): c for configs in theirs.demand(demands.recipes[1]).values() for c in configs}
+    observed |= {leaf_key(config): config for config, _ in theirs.beside(demands.recipes[1])}
     wanted = {leaf_key(c): c for configs in mine.demand(demands.recipes[0]).values() for c in configs}
     return frozenset(key for key, config in wanted.items() if observed.get(key) == config)
 

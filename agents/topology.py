@@ -231,6 +231,14 @@ def _beside(made: Emit, shadow: Policy | None, stamped: Policy, sets: Sets) -> I
         yield replace(made, topic=SHADOW_DECISIONS, record=replace(made.record, core=core))
 
 
+def _sets(gathered: Gathered, request_id: bytes) -> Sets:
+    """Return the gathered signals by role; raises `InvalidRecord` for those of another request."""
+    if any(part.record.request_id != request_id for part in gathered.parts.values()):
+        message = "signals at this origin are of another request"
+        raise InvalidRecord(message)
+    return [(part.record.role, part.record) for part in gathered.parts.values()]
+
+
 def decision_stage(
     roles: Sequence[str],
     book: PolicyBook,
@@ -248,16 +256,15 @@ def decision_stage(
 
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source != REQUESTS:
-            return _derived(envelope, record)
+            found = _derived(envelope, record)
+            # What nobody demands is no part of any request here: it is passed over, not late.
+            return replace(found, origin=NO_ORIGIN) if record.only_shadow else found
         asked, demanded, until = _asked(record), _demanded(book, record), record.decide_by
         return Arrival(envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, until)
 
     def step(account: Account, partition: int, gathered: Gathered, now: int) -> tuple[Emit, ...]:
         asked: _Asked = gathered.request
-        if any(part.record.request_id != asked.request_id for part in gathered.parts.values()):
-            message = "signals at this origin are of another request"
-            raise InvalidRecord(message)
-        sets = [(part.record.role, part.record) for part in gathered.parts.values()]
+        sets = _sets(gathered, asked.request_id)
         policy = book[asked.policy_hash]
         facts = facts_of(asked.requested_model, account.fact(policy, now))
         core = decide(policy, recipe=asked.recipe, request_id=asked.request_id, sets=sets, facts=facts)

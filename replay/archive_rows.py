@@ -143,7 +143,8 @@ def _place(row: Row) -> dict[str, Any]:
 
 
 def _decided_from(case: Case) -> dict[str, Any]:
-    sets = sorted(case.sets, key=lambda pair: pair[0])
+    beside = ((found.role, found) for _, found in case.beside)
+    sets = sorted([*case.sets, *beside], key=lambda pair: pair[0])
     return {
         "observations": [
             {"role": role, **observed._asdict()} for role, found in sets for observed in found.observations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
@@ -15,13 +15,15 @@ from schemas.topics import DECISIONS, signals_topic
 
 _HEAD = struct.Struct(">BI")
 _Raw = dict[tuple[str, int], bytes | None]
+_Beside = dict[tuple[int, bytes], list[tuple[int, SignalSet]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A Decision as logged, by which schema, and the SignalSets that its `meta.inputs` names.
 
-    `missing` are the inputs that the log does not hold, as ``role@offset``.
+    `missing` are the inputs that the log does not hold, as ``role@offset``; `beside` are the sets of roles
+    that observed the request in shadow only, so that no decision was made of them.
     """
 
     partition: int
@@ -30,6 +32,7 @@ class Case:
     decision: Decision
     sets: tuple[tuple[str, SignalSet], ...]
     missing: tuple[str, ...]
+    beside: tuple[tuple[int, SignalSet], ...] = ()
 
     @property
     def inputs(self) -> str:
@@ -62,13 +65,19 @@ def cases_in(
 ) -> Iterator[tuple[Envelope, Case | Unreadable]]:
     """Yield every record of *partition* of `decisions` beyond offset *after*, as it is and as read."""
     raw = _inputs_of(view, codec, partition)
+    beside = _beside_of(view, codec, partition)
     for envelope in view.read(DECISIONS, partition):
         if envelope.offset <= after:
             continue
         decision = decision_of(codec, envelope)
         yield (
             envelope,
-            decision if isinstance(decision, Unreadable) else _case(codec, envelope, decision, raw),
+            decision
+            if isinstance(decision, Unreadable)
+            else replace(
+                _case(codec, envelope, decision, raw),
+                beside=tuple(beside.get((decision.origin.offset, decision.request_id), ())),
+            ),
         )
 
 
@@ -100,6 +109,31 @@ def _inputs_of(view: LogView, codec: Codec, partition: int) -> _Raw:
             if envelope.offset in offsets:
                 raw[role, envelope.offset] = envelope.value
     return raw
+
+
+def _beside_of(view: LogView, codec: Codec, partition: int) -> _Beside:
+    """Return the sets of *partition* that were observed in shadow only, where any policy has such signals."""
+    found: _Beside = {}
+    if not any("shadow_signals" in text for text in view.policies().values()):
+        return found
+    for topic, partitions in view.topics().items():
+        if not topic.startswith(signals_topic("")) or partition >= partitions:
+            continue
+        roles: set[tuple[int, bytes]] = set()
+        for envelope in view.read(topic, partition):
+            seen = _shadowed(codec, envelope.value)
+            if seen is not None and (seen.origin.offset, seen.request_id) not in roles:
+                roles.add((seen.origin.offset, seen.request_id))
+                found.setdefault((seen.origin.offset, seen.request_id), []).append((envelope.offset, seen))
+    return found
+
+
+def _shadowed(codec: Codec, value: bytes | None) -> SignalSet | None:
+    try:
+        found: SignalSet = codec.decode_as(SignalSet, value)
+    except UndecodableError:
+        return None
+    return found if found.only_shadow else None
 
 
 def _case(codec: Codec, envelope: Envelope, decision: Decision, raw: _Raw) -> Case:

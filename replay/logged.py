@@ -24,6 +24,7 @@ from replay.archive_care import summed
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
 from replay.archive_rows import KINDS, NOBODY, Row, table_of
+from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
 from replay.archiver import CHUNK
 from replay.cases import Case, cases_in
 from replay.outcomes import Asked, Codes, Flags, Words, coded
@@ -31,7 +32,7 @@ from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
 from schemas.logdir import LogDir
 from schemas.sealed import Body
-from schemas.topics import COMPLETIONS, DECISIONS, FEEDBACK, REQUESTS
+from schemas.topics import COMPLETIONS, DECISIONS, FEEDBACK, REQUESTS, signals_topic
 
 Floats = NDArray[np.float64]
 
@@ -141,6 +142,7 @@ class ArchivedLog:
     def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
         """Yield the decisions of *partition* in order, a row group at a time."""
         columns = [*_COLUMNS, *_OBSERVED, *more]
+        beside = self._beside(partition)
         for commit in self._of(DECISIONS, partition):
             for stored in commit.files:
                 tenant = unquote(stored.folder.split("/tenant=")[1])
@@ -148,7 +150,21 @@ class ArchivedLog:
                 for group in range(file.num_row_groups):
                     table = _unskipped(file.read_row_group(group, columns=columns), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
-                    yield Batch(whose, [tenant], table, _whole(table["observations"]))
+                    signals = _whole(table["observations"])
+                    yield Batch(whose, [tenant], table, joined(table, signals, beside) if beside else signals)
+
+    def _beside(self, partition: int) -> Beside:
+        """Return what was observed in shadow alone, where any policy asks for that."""
+        if not any("shadow_signals" in text for text in self.policies().values()):
+            return {}
+        commits = [
+            c for c in self._commits if c.topic.startswith(signals_topic("")) and c.partition == partition
+        ]
+        files = ((commit, stored) for commit in commits for stored in commit.files)
+        return beside_of(
+            _unskipped(self._files.parquet(stored.name, []).read(columns=COLUMNS), commit)
+            for commit, stored in files
+        )
 
     def requests(self, partition: int) -> Iterator[pa.Table]:
         """Yield the requests of *partition*, a file at a time; whose they are if bodies were kept."""

@@ -58,7 +58,11 @@ class Observations:
 
 @dataclass(frozen=True, slots=True)
 class SignalSet:
-    """All that a role observed about a request, under the policy that the request is stamped with."""
+    """All that a role observed about a request, under the policy that the request is stamped with.
+
+    `shadow` names those observations (``type:name``) that no decision of the policy demands, and
+    `shadow_rate` with which probability each was made; the decision does not see them.
+    """
 
     request_id: Id16
     origin: Origin
@@ -70,3 +74,13 @@ class SignalSet:
     elapsed_us: int
     classifiers: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    shadow: tuple[str, ...] = ()
+    shadow_rate: tuple[float, ...] = ()
+
+    @property
+    def only_shadow(self) -> bool:
+        """Whether no decision demands any of it, so that nobody waits for it."""
+        if not self.shadow:
+            return False
+        seen = self.observations
+        return all(f"{kind}:{name}" in self.shadow for kind, name in zip(seen.type, seen.name, strict=True))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from agents.complaints import Complaint, Oddity, Path
 from agents.exploration import planned_usd
 from agents.exploration_model import Explored
+from agents.policy_model import leaf_key
+from agents.signals import Unhosted
 
 if TYPE_CHECKING:
     from agents.policy import Policy
@@ -50,6 +52,32 @@ def _decisions(policy: Policy) -> dict[str, Decision]:
     for recipe in policy.recipes:
         found |= {f"{recipe.name.strip()}/{rule.name}": rule for rule in recipe.routing.decisions}
     return found
+
+
+def of_shadow_signals(policy: Policy) -> Iterator[Complaint]:
+    """Iterate over what the shadow signals of *policy* are refused for."""
+    keys = (leaf_key(config) for _, routing in policy.scopes for config in routing.declared)
+    declared = {f"{kind}:{name}" for kind, name in keys}
+    for key in policy.shadow_signals:
+        if key not in declared:
+            yield Complaint(("shadow_signals", key), "no signal is declared as this type:name")
+
+
+def odd_shadow_signals(policy: Policy) -> Iterator[Oddity]:
+    """Iterate over the shadow signals of *policy* that have no effect."""
+    observed = {
+        f"{kind}:{name}": config
+        for _, routing in policy.scopes
+        for config, _ in routing.beside(policy.shadow_signals)
+        for kind, name in [leaf_key(config)]
+    }
+    for key, rate in policy.shadow_signals.items():
+        config = observed.get(key)
+        if rate > 0.0 and config is None:
+            message = "decisions demand it, so it is observed of every request"
+            yield Oddity(("shadow_signals", key), "demanded-anyhow", message, "no shadow of it")
+        elif isinstance(config, Unhosted):
+            yield Oddity(("shadow_signals", key), "not-hosted", f"{config.why}: it is observed as failed")
 
 
 def odd_exploration(policy: Policy) -> Iterator[Oddity]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agents.complaints import ANY_OF, Oddity, Path
-from agents.loading.exploring import odd_exploration
+from agents.loading.exploring import odd_exploration, odd_shadow_signals
 from agents.loading.plugins import normalised
 from agents.loading.references import Scope
 from agents.policy_model import Decision, Routing, kind_of
@@ -54,6 +54,7 @@ def of_policy(policy: Policy) -> Iterator[Oddity]:
         for oddity in _of_routing(policy, routing, served):
             yield oddity.below(*path)
     yield from odd_exploration(policy)
+    yield from odd_shadow_signals(policy)
 
 
 def _of_routing(policy: Policy, routing: Routing, served: set[str]) -> Iterator[Oddity]:
