@@ -39,19 +39,14 @@ def beside_of(tables: Iterable[pa.Table]) -> Beside:
 
 def joined(decisions: pa.Table, observations: pa.Array, beside: Beside) -> pa.Array:
     """Return the *observations* of each of *decisions* with those beside."""
-    origins = decisions["origin"].to_pylist()
-    keys = list(
-        zip((origin["offset"] for origin in origins), decisions["request_id"].to_pylist(), strict=True)
-    )
+    offsets = (origin["offset"] for origin in decisions["origin"].to_pylist())
+    keys = list(zip(offsets, decisions["request_id"].to_pylist(), strict=True))
     if not any(key in beside for key in keys):
         return observations
-    names = [field.name for field in observations.type.value_type]
-    added = [[{name: each[name] for name in names} for each in beside.get(key, ())] for key in keys]
-    own = observations.to_pylist()
-    plain = pa.list_(
-        pa.struct([(name, _bare(observations.type.value_type.field(name).type)) for name in names])
-    )
-    return pa.array([[*one, *more] for one, more in zip(own, added, strict=True)], plain)
+    fields = {field.name: _bare(field.type) for field in observations.type.value_type}
+    added = [[{name: each[name] for name in fields} for each in beside.get(key, ())] for key in keys]
+    rows = [[*one, *more] for one, more in zip(observations.to_pylist(), added, strict=True)]
+    return pa.array(rows, pa.list_(pa.struct(fields.items())))
 
 
 def _bare(type_: pa.DataType) -> pa.DataType:

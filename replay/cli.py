@@ -11,6 +11,7 @@ from rich.console import Console
 
 import replay.comparison_cli
 import replay.evaluate_cli
+import replay.plan_cli
 from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
 from agents.policy import Policy
 from replay.decide import Report, decide_again
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> typer.Typer:
     commands = typer.Typer(no_args_is_help=True)
     commands.command("decide")(_decide)
     replay.evaluate_cli.register(commands)
+    replay.plan_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
     return commands
 

@@ -16,7 +16,20 @@ from numpy.typing import NDArray
 
 from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
-from replay.logged import Batch, Bill, FirstOf, Floats, Logged, asked, billed, outcomes, places, words
+from replay.logged import (
+    Batch,
+    Bill,
+    FirstOf,
+    Floats,
+    Logged,
+    asked,
+    billed,
+    hashes,
+    outcomes,
+    places,
+    times,
+    words,
+)
 from replay.outcomes import Asked, Codes, Decider, Flags, Outcome, Words
 
 SAMPLES = 3
@@ -50,7 +63,10 @@ class Sums:
 
 @dataclass(slots=True)
 class Comparison:
-    """The tallies; `usage` is by logged model and decision, of answers by the chosen model only."""
+    """The tallies; `usage` is by logged model and decision, of answers by the chosen model only.
+
+    `hashes` counts the decisions of each logged policy; `first` and `last` are log timestamps (ms).
+    """
 
     decisions: int = 0
     repeats: int = 0
@@ -59,6 +75,8 @@ class Comparison:
     lacking: Counter[str] = field(default_factory=Counter)
     dropped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hashes: Counter[str] = field(default_factory=Counter)
+    first: int | None = None
+    last: int | None = None
     cells: dict[Cell, Sums] = field(default_factory=dict)
     usage: dict[Bucket, Sums] = field(default_factory=dict)
 
@@ -142,6 +160,10 @@ def _add(found: Comparison, batch: Batch, context: _Context) -> None:
         batch, codes, ids = batch.only(kept), codes[kept], ids[kept]
     if not len(codes):
         return
+    found.hashes.update(hashes(batch))
+    first, last = times(batch)
+    found.first = first if found.first is None else min(first, found.first)
+    found.last = last if found.last is None else max(last, found.last)
     both = context.sides.decide(asked(batch), codes, logged)
     numbers, executed = _money(batch, context.bill)
     found.decisions += len(codes)

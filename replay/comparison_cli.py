@@ -32,7 +32,7 @@ def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:
     from replay.comparison_report import lines_of, report  # noqa: PLC0415 - heavy
 
     try:
-        found = _compared(log, policy, None)
+        found = compared(log, policy, None)
     except _UNUSABLE as error:
         typer.echo(f"replay decide: {error}", err=True)
         return USAGE
@@ -46,7 +46,7 @@ def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
     from replay.comparison_report import lines_of, markdown_of, report  # noqa: PLC0415 - heavy
 
     try:
-        found = _compared(log, other, one)
+        found = compared(log, other, one)
     except _UNUSABLE as error:
         typer.echo(f"policy diff: {error}", err=True)
         return USAGE
@@ -63,7 +63,8 @@ def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
     return enough(found, log)
 
 
-def _compared(log: str, new: Policy, old: Policy | None) -> Comparison:
+def compared(log: str, new: Policy, old: Policy | None) -> Comparison:
+    """Return what changes over the decisions logged at *log*; raises what an unusable log raises."""
     from replay.comparison import compare  # noqa: PLC0415 - heavy
     from replay.logged import logged_at  # noqa: PLC0415 - heavy
 

@@ -147,7 +147,7 @@ def predicted(found: Comparison, policy: Policy, bucket: str, outcome: Outcome, 
     model = outcome.chosen
     if not model:
         return 0.0
-    mean = _mean(found, model, bucket)
+    mean = mean_tokens(found, model, bucket)
     if mean is None or model not in policy.models:
         return None
     prompt = sums.prompt + (sums.rows - sums.counted) * mean[0]
@@ -156,7 +156,7 @@ def predicted(found: Comparison, policy: Policy, bucket: str, outcome: Outcome, 
     return float(million / 1_000_000)
 
 
-def _mean(found: Comparison, model: str, bucket: str) -> tuple[float, float] | None:
+def mean_tokens(found: Comparison, model: str, bucket: str) -> tuple[float, float] | None:
     """Return mean prompt and completion tokens of *model* in decision *bucket*, or of the nearest known."""
     exact = [found.usage[model, bucket]] if (model, bucket) in found.usage else []
     own = [sums for (name, _), sums in found.usage.items() if name == model]

@@ -42,7 +42,8 @@ _COLUMNS = [
     "offset",
     "request_id",
     "origin.offset",
-    *(f"core.{name}" for name in (*_CORE, "recipe")),
+    "timestamp",
+    *(f"core.{name}" for name in (*_CORE, "recipe", "policy_hash")),
     *_FACTS,
 ]
 _SEEN = ("type", "name", "label", "matched", "confidence", "value", "status")
@@ -305,6 +306,18 @@ def outcomes(batch: Batch) -> tuple[Codes, list[tuple[Any, ...]]]:
     """Return a number a row of *batch*, and outcome, failure, decision and chosen of each number."""
     core = _whole(batch.decisions["core"])
     return coded([core.field(name) for name in _CORE])
+
+
+def hashes(batch: Batch) -> dict[str, int]:
+    """Return how many decisions of *batch* were made under each policy."""
+    codes, found = coded([_whole(batch.decisions["core"]).field("policy_hash")])
+    return {name: int(count) for (name,), count in zip(found, np.bincount(codes), strict=True)}
+
+
+def times(batch: Batch) -> tuple[int, int]:
+    """Return the first and the last timestamp (ms) of *batch*."""
+    found = pc.min_max(batch.decisions["timestamp"].cast(pa.int64())).as_py()
+    return int(found["min"]), int(found["max"])
 
 
 def words(decisions: pa.Table) -> Words:
