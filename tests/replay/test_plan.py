@@ -73,7 +73,7 @@ def test_the_planned_rows_give_the_stated_power() -> None:
 
 
 def test_the_plan_is_the_published_table_where_that_applies() -> None:
-    """For uniform exploring between two models the rows behind an interval of a point are those of the rule."""
+    """For uniform exploring between two models the rows behind a half-width of a point are the rule's."""
     traffic = (
         Traffic("a", 0.1, INCUMBENT, {"large": 1.0}, ("large", "small")),
         Traffic("b", 0.9, INCUMBENT, INCUMBENT, ()),
