@@ -24,12 +24,11 @@ from replay.logged import (
     Logged,
     asked,
     billed,
-    hashes,
     outcomes,
     places,
-    times,
     words,
 )
+from replay.logged_facts import hashes, times
 from replay.outcomes import Asked, Codes, Decider, Flags, Outcome, Words
 
 SAMPLES = 3
@@ -160,8 +159,8 @@ def _add(found: Comparison, batch: Batch, context: _Context) -> None:
         batch, codes, ids = batch.only(kept), codes[kept], ids[kept]
     if not len(codes):
         return
-    found.hashes.update(hashes(batch))
-    first, last = times(batch)
+    found.hashes.update(hashes(batch.decisions))
+    first, last = times(batch.decisions)
     found.first = first if found.first is None else min(first, found.first)
     found.last = last if found.last is None else max(last, found.last)
     both = context.sides.decide(asked(batch), codes, logged)

@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from agents.decision import REQUESTED_MODEL
-from agents.exploration import FACT
 from replay.archive_care import summed
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
@@ -27,6 +25,7 @@ from replay.archive_rows import KINDS, NOBODY, Row, table_of
 from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
 from replay.archiver import CHUNK
 from replay.cases import Case, cases_in
+from replay.logged_facts import facts_in
 from replay.outcomes import Asked, Codes, Flags, Words, coded
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
@@ -297,7 +296,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 def asked(batch: Batch) -> Asked:
     """Return *batch* as a decider takes it."""
     core = _whole(batch.decisions["core"])
-    models, exploring = _facts(core.field("facts"))
+    models, exploring = facts_in(core.field("facts"))
     kinds, triples = coded([models, core.field("recipe"), exploring])
     return Asked(words(batch.decisions), kinds, triples, batch.signals)
 
@@ -306,18 +305,6 @@ def outcomes(batch: Batch) -> tuple[Codes, list[tuple[Any, ...]]]:
     """Return a number a row of *batch*, and outcome, failure, decision and chosen of each number."""
     core = _whole(batch.decisions["core"])
     return coded([core.field(name) for name in _CORE])
-
-
-def hashes(batch: Batch) -> dict[str, int]:
-    """Return how many decisions of *batch* were made under each policy."""
-    codes, found = coded([_whole(batch.decisions["core"]).field("policy_hash")])
-    return {name: int(count) for (name,), count in zip(found, np.bincount(codes), strict=True)}
-
-
-def times(batch: Batch) -> tuple[int, int]:
-    """Return the first and the last timestamp (ms) of *batch*."""
-    found = pc.min_max(batch.decisions["timestamp"].cast(pa.int64())).as_py()
-    return int(found["min"]), int(found["max"])
 
 
 def words(decisions: pa.Table) -> Words:
@@ -331,30 +318,6 @@ def places(table: pa.Table) -> Codes:
     """Return the offset of each row's request in `requests`."""
     offsets: Codes = _whole(table["origin"]).field("offset").to_numpy(zero_copy_only=False)
     return offsets
-
-
-def _facts(facts: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return the requested model and what the account of exploring said, "" where a fact is not there."""
-    names, values = facts.field("name"), facts.field("value")
-    for known in ((REQUESTED_MODEL,), (REQUESTED_MODEL, FACT)):
-        # The facts of a log mostly have one shape: then the columns lie at equal distances.
-        width, flat = len(known), names.flatten()
-        alike = len(flat) == width * len(names) and bool((np.diff(names.offsets.to_numpy()) == width).all())
-        if alike and flat[:width].to_pylist() == list(known) and _repeats(flat, known):
-            every = values.flatten()
-            none = pa.array([""] * len(names), pa.string())
-            columns = [every.take(pa.array(np.arange(at, len(every), width))) for at in range(width)]
-            return columns[0], columns[1] if width > 1 else none
-    pairs = [dict(zip(n, v, strict=True)) for n, v in zip(names.to_pylist(), values.to_pylist(), strict=True)]
-    found = [pa.array([pair.get(key, "") for pair in pairs], pa.string()) for key in (REQUESTED_MODEL, FACT)]
-    return found[0], found[1]
-
-
-def _repeats(flat: pa.Array, known: tuple[str, ...]) -> bool:
-    encoded = flat if pa.types.is_dictionary(flat.type) else flat.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).reshape(-1, len(known))
-    names = encoded.dictionary.to_pylist()
-    return all(bool((codes[:, at] == names.index(name)).all()) for at, name in enumerate(known))
 
 
 @dataclass(slots=True)
