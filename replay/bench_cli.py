@@ -7,6 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
+import replay.full_feedback_cli
 from replay.bench_signals import measured
 from replay.policy_cli import load_plugins
 
@@ -18,7 +19,12 @@ def register(app: typer.Typer) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True)
     group.callback()(lambda: None)
     group.command("signals")(_signals)
-    app.add_typer(group, name="bench", help="CPU time of what happens to a request; no broker needed.")
+    replay.full_feedback_cli.register(group)
+    app.add_typer(
+        group,
+        name="bench",
+        help="What a request costs in CPU time, and how sure evaluations are; no broker needed.",
+    )
     return group
 
 

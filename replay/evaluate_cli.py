@@ -38,6 +38,10 @@ Cluster = Annotated[
 Save = Annotated[
     Path | None, typer.Option("--save-table", help="With --log: write the table here, for --table.")
 ]
+Slices = Annotated[
+    list[str] | None,
+    typer.Option("--slice", help="A verdict for each value of this column too; may be given again."),
+]
 RewardModel = Annotated[str, typer.Option(help="Reward model: ridge or boosting.")]
 How = Annotated[str, typer.Option(help="clustered_t, bootstrap, bootstrap_t or confidence_sequence.")]
 Detect = Annotated[float, typer.Option(help="Smallest difference that matters, in reward units.")]
@@ -61,6 +65,7 @@ def _evaluate(  # noqa: PLR0913 - a command's options
     failed_reward: Failed = None,
     cluster: Cluster = "subject",
     save_table: Save = None,
+    slices: Slices = None,
     model: RewardModel = "ridge",
     interval: How = "clustered_t",
     detect: Detect = 0.01,
@@ -83,7 +88,7 @@ def _evaluate(  # noqa: PLR0913 - a command's options
     if (table is None) == (log is None) or (log is None) != (policy is None):
         raise _refused("give --table FILE, or --log LOG and --policy FILE")
     if table is not None:
-        raise typer.Exit(report.evaluate_table(table, method, as_json=as_json))
+        raise typer.Exit(report.evaluate_table(table, method, slices or (), as_json=as_json))
     assert log is not None and policy is not None  # noqa: S101, PT018 - as checked
     if cluster not in UNITS:
         raise _refused(f"--cluster is one of {', '.join(UNITS)}")
@@ -98,7 +103,7 @@ def _evaluate(  # noqa: PLR0913 - a command's options
         )
     except ConfigError as error:
         raise _refused(str(error)) from None
-    raise typer.Exit(report.evaluate_log(log, wanted, method, save=save_table, as_json=as_json))
+    raise typer.Exit(report.evaluate_log(log, wanted, method, slices or (), save=save_table, as_json=as_json))
 
 
 def _milliseconds(text: str | None) -> int | None:

@@ -63,20 +63,33 @@ class Report:
         return told | {"log": None if self.log is None else self.log.as_json(), "notes": [SHARED]}
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The log that a table was made from, and the prices in it."""
+
+    log: Choices
+    prices: Prices
+
+
 def reported(
-    table: Table, method: Method, prices: Prices | None = None, log: Choices | None = None
+    table: Table, method: Method, slices: Sequence[str] = (), origin: Origin | None = None
 ) -> Report:
-    """Return the report of *table*, which may come from *log*."""
+    """Return the report of *table*, with a verdict for each value of the columns *slices*.
+
+    Raises `InvalidRecord` for a column that is not there.
+    """
     estimator.load(replay.estimators)
     found = evaluate(
         table.log,
         method,
         model=table.model,
         observation_known=table.observation_known,
-        refusals=() if log is None else _lacking(log),
+        refusals=() if origin is None else _lacking(origin.log),
+        slices={column: table.labels(column) for column in slices},
     )
+    prices = None if origin is None else origin.prices
     measures = {name: measured(table, column, method, prices) for name, column in _MEASURES.items()}
-    return Report(found, table.duplicates, measures, log)
+    return Report(found, table.duplicates, measures, None if origin is None else origin.log)
 
 
 def _lacking(log: Choices) -> Sequence[str]:
@@ -88,17 +101,25 @@ def _lacking(log: Choices) -> Sequence[str]:
     return (f"{said}: {names}",)
 
 
-def evaluate_table(path: Path, method: Method, *, as_json: bool) -> int:
+def evaluate_table(path: Path, method: Method, slices: Sequence[str], *, as_json: bool) -> int:
     """Evaluate the table at *path*, print the outcome and return the exit code."""
     try:
-        report = reported(read_table(path), method)
+        report = reported(read_table(path), method, slices)
     except InvalidRecord as error:
         typer.echo(f"replay evaluate: {error}", err=True)
         return USAGE
     return _print(report, as_json=as_json)
 
 
-def evaluate_log(where: str, wanted: Wanted, method: Method, *, save: Path | None, as_json: bool) -> int:
+def evaluate_log(  # noqa: PLR0913 - a command's options
+    where: str,
+    wanted: Wanted,
+    method: Method,
+    slices: Sequence[str],
+    *,
+    save: Path | None,
+    as_json: bool,
+) -> int:
     """Evaluate *wanted* over the log or archive at *where*, print the outcome and return the exit code."""
     try:
         logged = logged_at(where)
@@ -110,7 +131,7 @@ def evaluate_log(where: str, wanted: Wanted, method: Method, *, save: Path | Non
             return NOT_ENOUGH
         table = table_of(found.table, where)
         prices = prices_of([*_logging(logged, found), wanted.policy], table.log.actions)
-        report = reported(table, method, prices, found)
+        report = reported(table, method, slices, Origin(found, prices))
     except (InvalidRecord, LogDirError, ConfigError, OSError) as error:
         typer.echo(f"replay evaluate: {error}", err=True)
         return USAGE
@@ -188,6 +209,25 @@ def _draw_evaluation(console: Console, found: Evaluation, duplicates: int, sente
         drawn.add_row(name, f"{value.value:.4g}", _ends(value), f"{difference.value:+.4g}", _ends(difference))
     console.print(drawn)
     console.print(sentence)
+    if found.slices:
+        _draw_slices(console, found)
+
+
+def _draw_slices(console: Console, found: Evaluation) -> None:
+    drawn = Drawn(title="by slice: verdicts and intervals hold together (Holm; Bonferroni)")
+    for heading in ("slice", "rows", "minus logging policy", "interval", "p, adjusted", "verdict"):
+        drawn.add_column(heading)
+    for each in found.slices:
+        told = "; ".join(each.refusals) or each.verdict
+        drawn.add_row(
+            f"{each.column}={each.value}",
+            f"{each.rows:,}",
+            f"{each.difference.value:+.4g}",
+            _ends(each.difference),
+            f"{each.adjusted:.3g}",
+            told,
+        )
+    console.print(drawn)
 
 
 def _ends(interval: Interval) -> str:

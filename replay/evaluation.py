@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from replay.diagnostics import Diagnostics, diagnose
 from replay.estimators import Model, estimator
 from replay.intervals import METHODS, Clustered, Interval
 from replay.reward_model import Kind, cross_fitted
+from replay.slices import CONTROL, Cut, Slice, sliced
 from replay.verdict import Verdict, verdict
 
 DEFAULT = "dr"
@@ -50,6 +52,7 @@ class Evaluation:
     differences: Mapping[str, Interval]
     verdict: Verdict
     logging_value: Interval
+    slices: tuple[Slice, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -79,6 +82,8 @@ class Evaluation:
             "carrying_rows": _number(found.carrying),
             "mean_weight": _number(found.mean_weight),
             "changed_share": found.changed_share,
+            "slices": [each.as_json() for each in self.slices],
+            "slices_control": CONTROL,
         }
 
 
@@ -115,15 +120,19 @@ def prepare(
     return Prepared(usable, kept, model, OBSERVED_ROWS if partly else ALL_ROWS, diagnose(log))
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - what is known beside the log
     log: BanditLog,
     method: Method,
     *,
     model: Model | None = None,
     observation_known: bool = True,
     refusals: Sequence[str] = (),
+    slices: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Evaluation:
-    """Return the evaluation of *log*, as `prepare` takes it; *refusals* are more reasons for no verdict."""
+    """Return the evaluation of *log*, as `prepare` takes it; *refusals* are more reasons for no verdict.
+
+    *slices* are labels of the rows (n each) by column; each slice gets a verdict, and they hold together.
+    """
     prepared = prepare(log, method, model=model, observation_known=observation_known)
     if prepared is None:
         return _nothing(log, method, refusals)
@@ -138,7 +147,17 @@ def evaluate(
         logging_value=_of(
             prepared.model.of_taken(usable) + _residual(usable, prepared.model), usable, method, np.inf
         ),
+        slices=_slices(log, prepared, slices, method.level),
     )
+
+
+def _slices(
+    log: BanditLog, prepared: Prepared, labels: Mapping[str, Sequence[str]], level: float
+) -> tuple[Slice, ...]:
+    if not labels:
+        return ()
+    terms = estimator[DEFAULT]().terms(prepared.log, prepared.model).difference
+    return sliced(Cut(log, prepared.kept, terms, prepared.log.cluster), labels, level)
 
 
 def _nothing(log: BanditLog, method: Method, refusals: Sequence[str]) -> Evaluation:

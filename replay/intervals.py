@@ -84,9 +84,13 @@ def clustered_t(data: Clustered, level: float) -> Interval:
     df is one less than the clusters, or than `carrying` where fewer rows than that carry the spread: the
     error is known no better than from so many (in the way of Satterthwaite 1946).
     """
-    freedom = max(min(len(data.sums), data.carrying) - 1.0, 1.0)
-    quantile = float(stats.t.ppf(0.5 + level / 2.0, freedom))
+    quantile = float(stats.t.ppf(0.5 + level / 2.0, freedom(data)))
     return Interval(data.mean, data.mean - quantile * data.error, data.mean + quantile * data.error)
+
+
+def freedom(data: Clustered) -> float:
+    """Return the degrees of freedom of `clustered_t`, at least 1."""
+    return max(min(len(data.sums), data.carrying) - 1.0, 1.0)
 
 
 def studentised(data: Clustered, level: float, *, seed: int = 0, replicates: int = REPLICATES) -> Interval:

@@ -81,6 +81,17 @@ def _ridge(log: BanditLog) -> Predict:
     return predict
 
 
+def predictions(features: Floats, scores: Floats) -> Floats:
+    """Return what a ridge of *scores* (n, k) on *features* (n, p) predicts for the same rows (n, k)."""
+    if not features.shape[1]:
+        return np.tile(scores.mean(axis=0), (len(scores), 1))
+    centre, scale = _standard(features)
+    design = (features - centre) / scale
+    with threadpool_limits(1):
+        made: Floats = RidgeCV(alphas=_ALPHAS).fit(design, scores).predict(design)
+    return made.reshape(scores.shape)
+
+
 def _boosting(log: BanditLog) -> Predict:
     shown, actions = log.observed, len(log.actions)
     model = HistGradientBoostingRegressor(

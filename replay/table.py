@@ -103,7 +103,7 @@ class _Reader:
         if logged is not None:
             stated = logged[np.arange(len(taken)), taken]
             self._refuse("propensity", np.abs(stated - propensity) > _SUM, "differs from logged:<action>")
-        features, feature_names = self._features()
+        features, feature_names = features_of(self._table, self._where)
         log = BanditLog(
             actions=actions,
             taken=taken,
@@ -129,12 +129,7 @@ class _Reader:
         return any(name.startswith(prefix) for name in self._table.column_names)
 
     def _numbers(self, name: str, *, nullable: bool = False) -> Floats:
-        column = self._table[name]
-        try:
-            numbers = pc.cast(column, pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            self._fail(f"column {name!r} holds {column.type}, not numbers")
-        found: Floats = np.asarray(numbers, dtype=np.float64)
+        found = numbers_in(self._table, name, self._where)
         if not nullable:
             self._refuse(name, np.isnan(found), "null or not a number")
         return found
@@ -193,28 +188,42 @@ class _Reader:
             self._fail(f"has columns model:<action>, but none for action {absent[0]!r}")
         return Model(np.stack([self._numbers(f"model:{action}") for action in actions], axis=1))
 
-    def _features(self) -> tuple[Floats, tuple[str, ...]]:
-        columns: list[Floats] = []
-        names: list[str] = []
-        for name in self._table.column_names:
-            if name.startswith("x_"):
-                for made, numbers in self._feature(name):
-                    names.append(made)
-                    columns.append(numbers)
-        matrix = np.stack(columns, axis=1) if columns else np.zeros((self._table.num_rows, 0))
-        return matrix, tuple(names)
 
-    def _feature(self, name: str) -> list[tuple[str, Floats]]:
-        """Return a number, with a column that says where it was absent; of text its commonest levels."""
-        kind = self._table[name].type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-            values = np.array([str(v) for v in self._table[name].to_pylist()])
-            levels, counts = np.unique(values, return_counts=True)
-            common = levels[np.argsort(-counts, kind="stable")][:_MOST_LEVELS]
-            return [(f"{name}={level}", (values == level).astype(np.float64)) for level in common]
-        numbers = self._numbers(name, nullable=True)
-        absent = ~np.isfinite(numbers)
-        if not absent.any():
-            return [(name, numbers)]
-        level = float(numbers[~absent].mean()) if not absent.all() else 0.0
-        return [(name, np.where(absent, level, numbers)), (f"{name}=absent", absent.astype(np.float64))]
+def features_of(table: pa.Table, where: str) -> tuple[Floats, tuple[str, ...]]:
+    """Return the columns ``x_*`` of *table* as numbers (n, p), and their names; raises `InvalidRecord`."""
+    columns: list[Floats] = []
+    names: list[str] = []
+    for name in table.column_names:
+        if name.startswith("x_"):
+            for made, numbers in _feature(table, name, where):
+                names.append(made)
+                columns.append(numbers)
+    matrix = np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
+    return matrix, tuple(names)
+
+
+def _feature(table: pa.Table, name: str, where: str) -> list[tuple[str, Floats]]:
+    """Return a number, with a column that says where it was absent; of text its commonest levels."""
+    kind = table[name].type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        values = np.array([str(v) for v in table[name].to_pylist()])
+        levels, counts = np.unique(values, return_counts=True)
+        common = levels[np.argsort(-counts, kind="stable")][:_MOST_LEVELS]
+        return [(f"{name}={level}", (values == level).astype(np.float64)) for level in common]
+    numbers = numbers_in(table, name, where)
+    absent = ~np.isfinite(numbers)
+    if not absent.any():
+        return [(name, numbers)]
+    level = float(numbers[~absent].mean()) if not absent.all() else 0.0
+    return [(name, np.where(absent, level, numbers)), (f"{name}=absent", absent.astype(np.float64))]
+
+
+def numbers_in(table: pa.Table, name: str, where: str) -> Floats:
+    """Return column *name* of *table* as numbers, NaN for null; raises `InvalidRecord` if it holds none."""
+    column = table[name]
+    try:
+        numbers = pc.cast(column, pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise InvalidRecord(f"{where}: column {name!r} holds {column.type}, not numbers") from None
+    found: Floats = np.asarray(numbers, dtype=np.float64)
+    return found
