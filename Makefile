@@ -14,6 +14,8 @@ STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml .ci/insta
 
 ROUNDS ?= 20
 WORLDS ?= 2000
+DRAWS ?= 1000
+DATA ?=
 SEED ?= 1
 OUT ?= out/kill
 BROKER ?=
@@ -103,6 +105,11 @@ agree: setup ## compare 100,000 random policies and signals between both evaluat
 calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/calibration [SABOTAGE=]
 	@OMP_NUM_THREADS=1 $(BIN)/python -m replay.calibration --worlds '$(WORLDS)' \
 		--out '$(if $(filter out/kill,$(OUT)),out/calibration,$(OUT))' $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
+
+.PHONY: outcomes
+outcomes: setup ## coverage on logs drawn from outcome tables: DATA=folder of the third-party tables, DRAWS=1000
+	@$(BIN)/python -m tests.replay.outcome_tables '$(DATA)' out/outcomes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.replay.outcome_report out/outcomes '$(DRAWS)' docs/results/full_feedback.md
 
 compare: setup ## a million logged decisions from Parquet under a new policy: ARGS=1000000
 	@$(BIN)/python -m replay.replay_bench $(ARGS)

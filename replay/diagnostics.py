@@ -13,8 +13,8 @@ LEAST_ESS = 200.0
 LEAST_CARRYING = 60.0
 MOST_UNSUPPORTED = 0.05
 FEWEST_CLUSTERS = 20
-_MOST_ERRORS = 4.0
-_LEAST_DRIFT = 0.02
+MOST_ERRORS = 4.0
+LEAST_DRIFT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Diagnostics:
             )
         if self.clusters < FEWEST_CLUSTERS:
             found.append(f"there are {self.clusters} clusters, fewer than {FEWEST_CLUSTERS}")
-        if abs(self.weight_errors) > _MOST_ERRORS and abs(self.mean_weight - 1.0) > _LEAST_DRIFT:
+        if abs(self.weight_errors) > MOST_ERRORS and abs(self.mean_weight - 1.0) > LEAST_DRIFT:
             found.append(
                 f"weights average {self.mean_weight:.3f} where they should average 1 "
                 f"({self.weight_errors:+.1f} standard errors): "
@@ -82,7 +82,7 @@ def diagnose(log: BanditLog) -> Diagnostics:
         carrying=carrying_rows(kept),
         max_weight=float(kept.weight.max(initial=0.0)),
         mean_weight=data.mean,
-        weight_errors=off / error if error > 0.0 else 0.0 if abs(off) < _LEAST_DRIFT else float(np.inf) * off,
+        weight_errors=off / error if error > 0.0 else 0.0 if abs(off) < LEAST_DRIFT else float(np.inf) * off,
         unsupported_share=None if mass is None else float(mass.mean()),
         missing_share=float((~log.observed).mean()),
         changed_share=_changed(kept),

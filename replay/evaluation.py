@@ -7,7 +7,7 @@ with cross-fitting and a cluster-robust t interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from replay.bandit import SUPPORTED, BanditLog, Bools, Floats
-from replay.diagnostics import Diagnostics, diagnose
+from replay.diagnostics import LEAST_DRIFT, MOST_ERRORS, Diagnostics, diagnose
 from replay.estimators import Model, estimator
 from replay.intervals import METHODS, Clustered, Interval
 from replay.reward_model import Kind, cross_fitted
@@ -23,6 +23,7 @@ from replay.slices import CONTROL, Cut, Slice, sliced
 from replay.verdict import Verdict, verdict
 
 DEFAULT = "dr"
+_ROUNDING = 1e-9
 ALL_ROWS = "value over all rows"
 OBSERVED_ROWS = "value over rows with observed feedback (observation probability unknown)"
 
@@ -138,6 +139,7 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
         return _nothing(log, method, refusals)
     found, usable = prepared.diagnostics, prepared.log
     values, differences = _intervals(usable, prepared.model, method, found.carrying)
+    refusals = [*refusals, *_amiss(log, differences[DEFAULT], partly=prepared.estimand == OBSERVED_ROWS)]
     return Evaluation(
         estimand=prepared.estimand,
         diagnostics=found,
@@ -151,13 +153,31 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
     )
 
 
+def _amiss(log: BanditLog, difference: Interval, *, partly: bool) -> Iterator[str]:
+    """Yield what refuses a verdict besides the diagnostics: mere rounding, and wrong probabilities."""
+    if max(abs(difference.low), abs(difference.high)) <= rounding(log):
+        yield "the policies differ by no more than rounding"
+    shown = Clustered.of(log.inverse_observation, log.cluster)
+    off = abs(shown.mean - 1.0)
+    if not partly and off > LEAST_DRIFT and off > MOST_ERRORS * shown.error:
+        yield (
+            f"1/observation averages {shown.mean:.3f} over all rows where it should average 1: "
+            "the probabilities do not account for the missing rewards"
+        )
+
+
+def rounding(log: BanditLog) -> float:
+    """Return what differences of mean rewards are not told from 0 below."""
+    return _ROUNDING * float(np.abs(log.filled).max(initial=0.0))
+
+
 def _slices(
     log: BanditLog, prepared: Prepared, labels: Mapping[str, Sequence[str]], level: float
 ) -> tuple[Slice, ...]:
     if not labels:
         return ()
     terms = estimator[DEFAULT]().terms(prepared.log, prepared.model).difference
-    return sliced(Cut(log, prepared.kept, terms, prepared.log.cluster), labels, level)
+    return sliced(Cut(log, prepared.kept, terms, prepared.log.cluster, rounding(log)), labels, level)
 
 
 def _nothing(log: BanditLog, method: Method, refusals: Sequence[str]) -> Evaluation:

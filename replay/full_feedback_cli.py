@@ -38,7 +38,7 @@ def _outcomes(  # noqa: PLR0913 - a command's options
     *,
     models: Models = "",
     most: Most = 5,
-    epsilons: Epsilons = "0.6,0.3,0.15",
+    epsilons: Epsilons = "0.8,0.6,0.4",
     rows: Rows = 3000,
     draws: Draws = 0,
     out: Out = None,

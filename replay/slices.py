@@ -50,12 +50,16 @@ class Slice:
 
 @dataclass(frozen=True)
 class Cut:
-    """What slices are cut from: all rows, which of them (n) can tell, and those rows' terms and clusters."""
+    """What slices are cut from: all rows, which of them (n) can tell, and those rows' terms and clusters.
+
+    A mean of terms within `rounding` is none.
+    """
 
     log: BanditLog
     kept: Bools
     terms: Floats
     cluster: Ints
+    rounding: float = 0.0
 
 
 def sliced(cut: Cut, labels: Mapping[str, Sequence[str]], level: float = 0.95) -> tuple[Slice, ...]:
@@ -90,7 +94,7 @@ def _alone(cut: Cut, column: str, value: str, rows: Bools) -> tuple[Slice, Clust
             column, value, found.n, none, none.value, none.value, "not_enough_evidence", reasons
         ), empty
     data = Clustered.of(cut.terms[own], np.unique(cut.cluster[own], return_inverse=True)[1], found.carrying)
-    p = p_value(data) if not found.refusals else none.value
+    p = none.value if found.refusals else 1.0 if abs(data.mean) <= cut.rounding else p_value(data)
     alone = clustered_t(data, 0.95)
     return Slice(column, value, found.n, alone, p, none.value, "not_enough_evidence", found.refusals), data
 

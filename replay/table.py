@@ -26,7 +26,11 @@ REQUIRED = ("request_id", "action", "propensity", "reward")
 MEASURES = ("cost_usd", "latency_ms", "prompt_tokens", "completion_tokens")
 """Numbers besides the reward that a row may have, none of them negative; null where unknown."""
 
+LARGEST = 1e100
+"""Rewards and features beyond this are none: their squares could not be added up."""
+
 _SUM = 1e-6
+_LEAST = 1e-12
 _MOST_LEVELS = 32
 
 
@@ -54,7 +58,8 @@ def read_table(path: Path) -> Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidRecord(f"{path}: not a readable Parquet file ({type(error).__name__})") from None
+        told = str(error).split("\n", 1)[0][:200]
+        raise InvalidRecord(f"{path}: not a readable Parquet file ({type(error).__name__}: {told})") from None
     return table_of(table, str(path))
 
 
@@ -71,10 +76,11 @@ class _Reader:
             self._fail(f"has no column {missing[0]!r}; required: {', '.join(REQUIRED)} and target:<action>")
         if not any(name.startswith("target:") for name in table.column_names):
             self._fail("has no column target:<action>, one for each action")
-        ids = table["request_id"].combine_chunks()
-        if ids.null_count:
-            self._fail("column 'request_id' has nulls")
-        first = np.sort(np.unique(ids.to_numpy(zero_copy_only=False), return_index=True)[1])
+        doubled = [name for name in table.column_names if table.column_names.count(name) > 1]
+        if doubled:
+            self._fail(f"has two columns {doubled[0]!r}")
+        codes = self._codes(table["request_id"], "request_id")
+        first = np.sort(np.unique(codes, return_index=True)[1])
         self._duplicates = table.num_rows - len(first)
         self._table = table.take(pa.array(first)) if self._duplicates else table
         if self._table.num_rows == 0:
@@ -83,6 +89,18 @@ class _Reader:
 
     def _fail(self, message: str) -> None:
         raise InvalidRecord(f"{self._where}: {message}")
+
+    def _codes(self, column: pa.ChunkedArray, name: str, advice: str = "") -> Ints:
+        """Return a number for each value of a column of ids; refuses nulls, and what is no single value."""
+        kind = column.type
+        if pa.types.is_nested(kind):
+            self._fail(f"column {name!r} holds {kind}; write text or whole numbers")
+        if column.null_count or (pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py()):
+            self._fail(f"column {name!r} has nulls{advice}")
+        encoded = pc.dictionary_encode(column).combine_chunks()
+        encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+        numbers: Ints = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return numbers
 
     def _refuse(self, name: str, bad: Floats | np.ndarray, message: str) -> None:
         if bad.any():
@@ -95,8 +113,11 @@ class _Reader:
         taken, actions = self._actions()
         propensity = self._numbers("propensity")
         self._refuse("propensity", ~((propensity > 0.0) & (propensity <= 1.0 + _SUM)), "not in (0, 1]")
+        self._refuse(
+            "propensity", propensity < _LEAST, f"below {_LEAST:g}, which no draw can be trusted with,"
+        )
         reward = self._numbers("reward", nullable=True)
-        self._refuse("reward", np.isinf(reward), "not finite")
+        self._refuse("reward", np.abs(reward) > LARGEST, f"not finite, or beyond {LARGEST:g},")
         observation = self._observation(reward)
         target = self._policy("target:", actions)
         logged = self._policy("logged:", actions) if self._has("logged:") else None
@@ -122,7 +143,7 @@ class _Reader:
 
     def _measure(self, name: str) -> Floats:
         numbers = self._numbers(name, nullable=True)
-        self._refuse(name, np.isinf(numbers) | (numbers < 0.0), "negative or not finite")
+        self._refuse(name, (numbers > LARGEST) | (numbers < 0.0), f"negative, or beyond {LARGEST:g},")
         return numbers
 
     def _has(self, prefix: str) -> bool:
@@ -135,10 +156,8 @@ class _Reader:
         return found
 
     def _actions(self) -> tuple[Ints, tuple[str, ...]]:
-        column = pc.cast(self._table["action"], pa.string())
-        if column.null_count:
-            self._fail("column 'action' has nulls")
-        taken = column.to_pylist()
+        self._codes(self._table["action"], "action")
+        taken = pc.cast(self._table["action"], pa.string()).to_pylist()
         named = [
             name.split(":", 1)[1]
             for name in self._table.column_names
@@ -173,12 +192,7 @@ class _Reader:
         """Number clusters in the order in which they begin; without the column each row is its own."""
         if "cluster" not in self._table.column_names:
             return np.arange(self._table.num_rows, dtype=np.int64)
-        column = self._table["cluster"]
-        if column.null_count:
-            self._fail("column 'cluster' has nulls; give such rows a cluster of their own")
-        encoded = pc.dictionary_encode(column.combine_chunks())
-        numbers: Ints = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        return numbers
+        return self._codes(self._table["cluster"], "cluster", "; give such rows a cluster of their own")
 
     def _model(self, actions: tuple[str, ...]) -> Model | None:
         if not self._has("model:"):
@@ -211,7 +225,7 @@ def _feature(table: pa.Table, name: str, where: str) -> list[tuple[str, Floats]]
         common = levels[np.argsort(-counts, kind="stable")][:_MOST_LEVELS]
         return [(f"{name}={level}", (values == level).astype(np.float64)) for level in common]
     numbers = numbers_in(table, name, where)
-    absent = ~np.isfinite(numbers)
+    absent = ~(np.abs(numbers) <= LARGEST)
     if not absent.any():
         return [(name, numbers)]
     level = float(numbers[~absent].mean()) if not absent.all() else 0.0
