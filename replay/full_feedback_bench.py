@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import replay.estimators
 from replay.calibration.run import BAND, Coverage, Row, coverage
 from replay.calibration.worlds import Cell
 from replay.diagnostics import diagnose
@@ -53,6 +54,7 @@ def evaluated(found: Outcomes, trial: Trial, seed: int) -> Row:
 
 def covered(found: Outcomes, trials: Sequence[Trial], draws: int, seed: int = 1) -> list[Coverage]:
     """Return the coverage over *draws* logs of each of *trials*, drawn on every processor."""
+    estimator.load(replay.estimators)
     return [coverage(trial.cell, _rows(found, trial, draws, seed)) for trial in trials]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from signalbox import app
 from tests.replay.outcome_tables import TABLES
 
 estimator.load(replay.estimators)
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 
 
 def table(questions: int = 600, seed: int = 3) -> pa.Table:
@@ -185,6 +188,19 @@ def test_what_cannot_be_used_exits_with_two(
 
     assert code == 2
     assert err.startswith("bench outcomes: ")
+
+
+def test_the_command_tells_coverage_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """With nothing loaded beforehand: a few draws are reported, and too few to judge."""
+    pq.write_table(table(200), tmp_path / "t.parquet")
+    command = [sys.executable, "-m", "signalbox", "bench", "outcomes", str(tmp_path / "t.parquet")]
+    command += ["--draws", "3", "--rows", "1500", "--epsilons", "0.8", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = orjson.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert [(each["worlds"], each["judged"]) for each in told["coverage"]] == [(3, False)]
+    assert told["coverage"][0]["width"] > 0.0
 
 
 def test_flat_is_one_row_a_draw(found: Outcomes) -> None:
