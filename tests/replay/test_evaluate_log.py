@@ -209,6 +209,21 @@ def test_a_policy_that_needs_unlogged_signals_gets_no_verdict(tmp_path: Path, lo
     assert found["log"]["unknown_signals"] == {"keyword:novel": 1200}
 
 
+@pytest.mark.timeout(180)
+def test_a_log_that_explores_tells_what_never_exploring_is_worth(tmp_path: Path) -> None:
+    """Propensities are the mixture's: a certain choice explored with 0.6 is logged with 0.7, the other with 0.3."""
+    explored = "{epsilon: 0.6, candidates: [north-large, north-small]}"
+    section = f"max_extra_usd_per_day: 500.0, decisions: {{code: {explored}, rest: {explored}}}"
+    source = run(tmp_path, policy(1.0, 0.0) + f"exploration: {{{section}}}\n", 600)
+    log, table = rated(source, tmp_path / "rated"), tmp_path / "t.parquet"
+    _, found, _ = evaluated(tmp_path, log, policy(0.0, 0.0), "--save-table", str(table))
+    truth = worth(0.0, 0.0) - worth(0.7, 0.3)
+
+    assert {round(p, 9) for p in pq.read_table(table)["propensity"].to_pylist()} == {0.3, 0.7}
+    assert found["difference"]["dr"]["low"] < truth < found["difference"]["dr"]["high"]
+    assert found["unsupported_share"] == 0.0
+
+
 @pytest.mark.parametrize(
     "options",
     [
