@@ -19,6 +19,7 @@ from agents.policy import Policy
 from replay.bandit import Bools, Floats, Ints
 from replay.choice_features import Features
 from replay.logged import Batch, Bill, FirstOf, Logged, asked, billed, outcomes, places, words
+from replay.logged_facts import whole
 from replay.outcomes import Decider, Mix
 from replay.rewards import Ids, Rewards, ids_of, rewards
 
@@ -193,8 +194,7 @@ class _Gathered:
     def _choices(self, batch: Batch, codes: Ints, texts: list[tuple[Any, ...]]) -> None:
         """Add what was chosen, and of what: where no model was, its failure with certainty."""
         named = [chosen or f"({failure or outcome})" for outcome, failure, _, chosen in texts]
-        core = batch.decisions["core"].combine_chunks()
-        core = core.combine_chunks() if isinstance(core, pa.ChunkedArray) else core
+        core = whole(batch.decisions["core"])
         candidates, odds = core.field("candidates"), core.field("propensities")
         sizes = np.diff(candidates.offsets.to_numpy())
         rows = np.repeat(np.arange(len(codes)), sizes) + self.rows
@@ -219,9 +219,7 @@ class _Gathered:
         """Add when each row was asked for and by whom, and what its calls cost and took."""
         offsets = places(batch.decisions)
         asker, there = known.askers.rows_of(offsets)
-        meta = batch.decisions["meta"].combine_chunks()
-        meta = meta.combine_chunks() if isinstance(meta, pa.ChunkedArray) else meta
-        time = meta.field("decided_at").to_numpy(zero_copy_only=False).copy()
+        time = whole(batch.decisions["meta"]).field("decided_at").to_numpy(zero_copy_only=False).copy()
         if there.any():
             time[there] = known.askers.accepted[asker[there]]
         kinds = [known.askers.kind[a] if t else ("", "") for a, t in zip(asker.tolist(), there, strict=True)]

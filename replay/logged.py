@@ -25,7 +25,7 @@ from replay.archive_rows import KINDS, NOBODY, Row, table_of
 from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
 from replay.archiver import CHUNK
 from replay.cases import Case, cases_in
-from replay.logged_facts import facts_in
+from replay.logged_facts import facts_in, whole
 from replay.outcomes import Asked, Codes, Flags, Words, coded
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
@@ -150,7 +150,7 @@ class ArchivedLog:
                 for group in range(file.num_row_groups):
                     table = _unskipped(file.read_row_group(group, columns=columns), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
-                    signals = _whole(table["observations"])
+                    signals = whole(table["observations"])
                     yield Batch(whose, [tenant], table, joined(table, signals, beside) if beside else signals)
 
     def _beside(self, partition: int) -> Beside:
@@ -277,7 +277,7 @@ def asking(table: pa.Table) -> pa.Table:
     """
     plain = [None] * len(table)
     if "subject" in table.column_names:
-        sealed = _whole(table["subject"])
+        sealed = whole(table["subject"])
         plain = [None if s is None or s["alg"] != "none" else s.get("bytes") for s in sealed.to_pylist()]
     return table.select(_ASKING).append_column("subject", pa.array(plain, pa.binary()))
 
@@ -285,17 +285,12 @@ def asking(table: pa.Table) -> pa.Table:
 def _batch(rows: list[Row]) -> Batch:
     whose, names = coded([pa.array([row.tenant for row in rows])])
     table = table_of(DECISIONS, rows)
-    return Batch(whose, [name for (name,) in names], table, _whole(table["observations"]))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+    return Batch(whose, [name for (name,) in names], table, whole(table["observations"]))
 
 
 def asked(batch: Batch) -> Asked:
     """Return *batch* as a decider takes it."""
-    core = _whole(batch.decisions["core"])
+    core = whole(batch.decisions["core"])
     models, exploring = facts_in(core.field("facts"))
     kinds, triples = coded([models, core.field("recipe"), exploring])
     return Asked(words(batch.decisions), kinds, triples, batch.signals)
@@ -303,20 +298,20 @@ def asked(batch: Batch) -> Asked:
 
 def outcomes(batch: Batch) -> tuple[Codes, list[tuple[Any, ...]]]:
     """Return a number a row of *batch*, and outcome, failure, decision and chosen of each number."""
-    core = _whole(batch.decisions["core"])
+    core = whole(batch.decisions["core"])
     return coded([core.field(name) for name in _CORE])
 
 
 def words(decisions: pa.Table) -> Words:
     """Return the request ids, two words each."""
-    ids = _whole(decisions["request_id"])
+    ids = whole(decisions["request_id"])
     data = np.frombuffer(ids.buffers()[1], dtype=">u8")[2 * ids.offset : 2 * (ids.offset + len(ids))]
     return data.reshape(-1, 2).astype(np.uint64)
 
 
 def places(table: pa.Table) -> Codes:
     """Return the offset of each row's request in `requests`."""
-    offsets: Codes = _whole(table["origin"]).field("offset").to_numpy(zero_copy_only=False)
+    offsets: Codes = whole(table["origin"]).field("offset").to_numpy(zero_copy_only=False)
     return offsets
 
 
@@ -370,7 +365,7 @@ def billed(logged: Logged, partition: int) -> Bill:
     for table in logged.completions(partition):
         if not len(table):
             continue
-        codes, names = coded([_whole(table["model"])])
+        codes, names = coded([whole(table["model"])])
         own = np.array([models.setdefault(name, len(models)) for (name,) in names])
         columns = [places(table), *(_numbers(table[name]) for name in _BILLED[2:5])]
         columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[6:])]

@@ -45,3 +45,9 @@ def times(decisions: pa.Table) -> tuple[int, int]:
     """Return the first and the last timestamp (ms) of *decisions*."""
     found = pc.min_max(decisions["timestamp"].cast(pa.int64())).as_py()
     return int(found["min"]), int(found["max"])
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return *column* in one piece."""
+    combined = column.combine_chunks()
+    return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined

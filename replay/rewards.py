@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agents.errors import InvalidRecord
 from replay.bandit import Bools, Floats, Ints
+from replay.logged_facts import whole
 
 Ids = NDArray[np.bytes_]
 """Request ids, 16 bytes each."""
@@ -118,7 +119,6 @@ def _ids(table: pa.Table) -> Ids:
 
 def ids_of(column: pa.ChunkedArray) -> Ids:
     """Return a column of 16 bytes each as an array."""
-    whole = column.combine_chunks()
-    whole = whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
-    data = np.frombuffer(whole.buffers()[1] or b"", dtype="S16")
-    return data[whole.offset : whole.offset + len(whole)]
+    ids = whole(column)
+    data = np.frombuffer(ids.buffers()[1] or b"", dtype="S16")
+    return data[ids.offset : ids.offset + len(ids)]

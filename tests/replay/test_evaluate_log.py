@@ -211,7 +211,7 @@ def test_a_policy_that_needs_unlogged_signals_gets_no_verdict(tmp_path: Path, lo
 
 @pytest.mark.timeout(180)
 def test_a_log_that_explores_tells_what_never_exploring_is_worth(tmp_path: Path) -> None:
-    """Propensities are the mixture's: a certain choice explored with 0.6 is logged with 0.7, the other with 0.3."""
+    """Propensities are the mixture's: a sure choice explored with 0.6 is logged with 0.7, not with 1."""
     explored = "{epsilon: 0.6, candidates: [north-large, north-small]}"
     section = f"max_extra_usd_per_day: 500.0, decisions: {{code: {explored}, rest: {explored}}}"
     source = run(tmp_path, policy(1.0, 0.0) + f"exploration: {{{section}}}\n", 600)
