@@ -24,7 +24,7 @@ OUTAGE ?=
 ARGS ?=
 
 .PHONY: help setup triton demo test check unit lint format types imports
-.PHONY: kill breaking sabotages fuzz bench slow agree calibration lock clean
+.PHONY: kill sabotages fuzz bench slow agree calibration lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1\t\2/p' Makefile | expand -t 10
@@ -76,10 +76,6 @@ imports: setup ## import-linter: which room may import which
 kill: setup triton ## kill workers at aimed moments: ROUNDS=20 SEED=1 OUT=out/kill [BROKER=kafka|memory] [SABOTAGE=] [OUTAGE=]
 	@$(BIN)/python -m tests.live.kill --rounds '$(ROUNDS)' --seed '$(SEED)' --out '$(OUT)' $(if $(OUTAGE),--outage '$(OUTAGE)') \
 		$(if $(BROKER),--broker '$(BROKER)') $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
-
-breaking: setup triton ## twenty rounds of kills, and each planted fault that make test leaves out (25 minutes)
-	@$(BIN)/python -m infra.local.kafka_jars
-	@$(BIN)/python -m pytest -m breaking tests/live/test_kill.py $(ARGS)
 
 sabotages: setup ## the faults that SABOTAGE= can plant, one a line
 	@$(BIN)/python -m tests.live.kill_sabotage
