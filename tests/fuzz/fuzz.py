@@ -68,11 +68,20 @@ async def _run(memory: int, broker: int, seed: int) -> tuple[list[Outcome], list
     found = []
     for number, start in enumerate(range(0, memory, _BATCH)):
         found.append(await in_memory(min(_BATCH, memory - start), seed + number))
-        sys.stderr.write(f"fuzz: {start + _BATCH} in memory, {found[-1].seconds:.0f} s, ok={found[-1].ok}\n")
+        said = "" if found[-1].ok else f": {wrong(found[-1])}"
+        sys.stderr.write(f"fuzz: {start + _BATCH} in memory, {found[-1].seconds:.0f} s{said}\n")
     if not broker:
         return found, []
     with TemporaryDirectory() as folder:
         return found, [await on_kafka(broker * len(TOPICS), seed, Path(folder))]
+
+
+def wrong(outcome: Outcome) -> str:
+    """Return what *outcome* has that it should not have."""
+    return (
+        f"died {outcome.died}, {outcome.unanswered} unanswered, {outcome.buried_good} good ones buried, "
+        f"{len(outcome.unburied)} bad ones not: {outcome.unburied[:5]}"
+    )
 
 
 def told(where: str, outcomes: Sequence[Outcome]) -> str:

@@ -63,7 +63,7 @@ ACCEPTS: Mapping[str, type] = {
 TOPICS = (INBOX, *ACCEPTS)
 _GOOD = 0.3
 """The share of good records among those put into the inbox and `requests`."""
-_STILL_S = 30.0
+_STILL_S = 90.0
 
 
 @dataclass(slots=True)

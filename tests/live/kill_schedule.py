@@ -30,6 +30,7 @@ SHORT = ("stop", "broker_outage")
 """What a shorter run sees."""
 FULL = 10
 _STOP_EVERY, _BROKER_EVERY = 10, 70
+_AT_MOST = 1.25
 _EARLY = 0.75
 """Disturbances queue, and the last one must be over before the last round."""
 
@@ -63,8 +64,14 @@ class Schedule:
         self._number = 0
 
     def next(self) -> Round | None:
-        """Return the next round, None after the last."""
-        if self._number == self.rounds:
+        """Return the next round, None after the last.
+
+        A run that has the rounds to hit every cell goes on for a few more while cells are missing.
+        """
+        enough = self._number >= self.rounds
+        if enough and (self.rounds < WANTED * len(self._cells) or not self.missing):
+            return None
+        if self._number >= self.rounds * _AT_MOST:
             return None
         self._number += 1
         if self._directed:
