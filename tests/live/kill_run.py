@@ -37,7 +37,7 @@ from tests.live.kill_tail import Tail
 LEAST_IN_FLIGHT = 200
 _GAP_S, _LATEST_S = 4.0, 13.0
 """Between two kills, the second of which is not aimed at the same worker's start; and at the latest."""
-_WARM_S, _BESIDE_S, _DRAIN_S = 60.0, 300.0, 600.0
+_WARM_S, _BESIDE_S, _DRAIN_S = 180.0, 300.0, 600.0
 _STILL_S, _SABOTAGED_STILL_S = 75.0, 16.0
 """So long without any progress, and what has not ended never will: a takeover takes `CALL_S` and a jump."""
 

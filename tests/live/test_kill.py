@@ -55,11 +55,16 @@ def test_scar_01_no_kill_of_any_role_loses_or_doubles_a_request(tmp_path: Path) 
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_each_planted_fault_is_seen(name: str, tmp_path: Path) -> None:
     """Five rounds over workers with one fault end with exit code 1, and the checker calls it by its name."""
+    told: list[str] = []
     for seed in range(3, 3 + _RUNS):
         out = tmp_path / f"run-{seed}"
         code = kill("--rounds", "5", "--seed", str(seed), "--out", str(out), "--sabotage", name)
+        if code == _UNABLE:
+            told.append(f"seed {seed}: the run could not be made")
+            continue
         verdict = judge(read(out))
         found = {kind for kind, what in verdict.defects.items() if what}
         if code == 1 and found & SABOTAGES[name].finds:
             return
-    assert (code, found & SABOTAGES[name].finds) == (1, found), report(verdict)
+        told.append(f"seed {seed}: exit code {code}, found {sorted(found)}")
+    pytest.fail("\n".join(told))
