@@ -34,6 +34,9 @@ def register(commands: typer.Typer, environment: Environment) -> None:
             Path | None, typer.Option("--table", help="Logged choices with rewards, Parquet.")
         ] = None,
         *,
+        slices: Annotated[
+            list[str] | None, typer.Option("--slice", help="Also judge by each value of this column.")
+        ] = None,
         detect: Annotated[
             float, typer.Option(help="Smallest difference that matters, in reward units.")
         ] = 0.01,
@@ -59,7 +62,8 @@ def register(commands: typer.Typer, environment: Environment) -> None:
             raise typer.Exit(USAGE)
         try:
             target = None if policy is None else read_policy(policy, environment())
-            wish = Wish(log, target, table, Method(seed=seed, detect=detect), _command(), reproduce)
+            method = Method(seed=seed, detect=detect)
+            wish = Wish(log, target, table, method, _command(), slices or (), reproduce)
             with Console(stderr=True, highlight=False).status("reckoning"):
                 found = told(wish)
                 numbers = write(found, html)

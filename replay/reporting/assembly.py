@@ -8,26 +8,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
-import replay.estimators
-from agents.errors import InvalidRecord
 from agents.policy import Policy
+from replay.bandit import Floats
+from replay.choices import Wanted, choices
 from replay.comparison import compare
 from replay.comparison_report import report as compared
 from replay.decide import decide_again
-from replay.estimators import Model, estimator
-from replay.evaluation import Evaluation, Method, evaluate
+from replay.evaluate_report import Origin, reported
+from replay.evaluation import Method
 from replay.logged import logged_at
+from replay.measures import prices_of
 from replay.reporting.document import Sources, document_of
 from replay.reporting.page import page_of
 from replay.reporting.plots import Judged
 from replay.reward_model import cross_fitted
-from replay.table import Table, read_table
+from replay.table import Table, read_table, table_of
 from schemas.logdir import LogDir, LogDirError
 from schemas.topics import DECISIONS
 
 Json = dict[str, Any]
+OUTCOME = "outcome:"
+"""Begins the column of an action's reward, whatever was taken: a bench knows them all."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Wish:
     table: Path | None
     method: Method
     command: Sequence[str]
+    slices: Sequence[str] = ()
     reproduce: bool = True
 
 
@@ -54,7 +59,11 @@ def told(wish: Wish) -> Json:
     if wish.log is not None and wish.policy is not None:
         _add_log(sources, wish.log, wish.policy, reproduce=wish.reproduce)
     if wish.table is not None:
-        _add_table(sources, wish.table, wish.method)
+        _add_table(sources, wish, (read_table(wish.table), None), wish.table.name)
+    elif wish.log is not None and wish.policy is not None:
+        rated = _rated(wish.log, wish.policy)
+        if rated is not None:
+            _add_table(sources, wish, rated, "from the log, with its feedback")
     return document_of(Sources(**sources))
 
 
@@ -113,18 +122,41 @@ def _offsets(kept: LogDir) -> dict[str, str]:
     return found
 
 
-def _add_table(sources: Json, path: Path, method: Method) -> None:
-    estimator.load(replay.estimators)
-    table = read_table(path)
+def _add_table(sources: Json, wish: Wish, given: tuple[Table, Origin | None], name: str) -> None:
+    (table, origin), method = given, wish.method
     model = table.model or cross_fitted(table.log, method.model, folds=method.folds, seed=method.seed)
-    try:
-        found = evaluate(table.log, method, model=model, observation_known=table.observation_known)
-    except ValueError as error:
-        raise InvalidRecord(f"{path}: {error}") from None
-    sources["identity"]["table"] = path.name
-    sources["evaluation"] = {**found.as_json(), "duplicates": table.duplicates}
-    sources["judged"] = _judged(table, found, method, model)
+    report = reported(table, method, wish.slices, origin)
+    sources["evaluation"] = report.as_json()
+    sources["identity"]["choices"] = name
+    cost = table.measures.get("cost_usd")
+    sources["judged"] = Judged(
+        table.log,
+        report.found,
+        method,
+        model,
+        table.observation_known,
+        cost=cost,
+        outcomes=_outcomes(table),
+    )
 
 
-def _judged(table: Table, found: Evaluation, method: Method, model: Model) -> Judged:
-    return Judged(table.log, found, method, model, table.observation_known)
+def _outcomes(table: Table) -> Floats | None:
+    """Return every action's reward (n, k) where the table has a column for each, as a bench's may."""
+    names = [f"{OUTCOME}{action}" for action in table.log.actions]
+    if any(name not in table.source.column_names for name in names):
+        return None
+    columns = [table.source[name].to_numpy(zero_copy_only=False) for name in names]
+    found: Floats = np.stack(columns, axis=1).astype(np.float64)
+    return found if bool(np.isfinite(found).all()) else None
+
+
+def _rated(where: str, policy: Policy) -> tuple[Table, Origin] | None:
+    """Return the choices of the log at *where* with its feedback, None if nobody rated anything."""
+    logged = logged_at(where)
+    found = choices(logged, Wanted(policy))
+    if not found.counts.rated:
+        return None
+    table = table_of(found.table, where)
+    texts = logged.policies()
+    acted = [Policy.loads(texts[name]) for name in found.logging_policies if name in texts]
+    return table, Origin(found, prices_of([*acted, policy], table.log.actions))

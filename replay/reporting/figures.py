@@ -102,6 +102,10 @@ def _plane(axes: Axes, points: Sequence[Json]) -> None:
             axes.annotate(
                 _short(point["name"]), (point["cost"], point["quality"]), (6, 5), textcoords="offset points"
             )
+    for point in points:
+        # What nobody could buy has no price: a line to reach for.
+        if point["kind"] == "oracle" and point["cost"] is None and point["quality"] is not None:
+            axes.axhline(point["quality"], color=_GREEN, linestyle="--", linewidth=1.2, label="oracle")
     edge = best_of(placed)
     if len(edge) > 1:
         axes.plot(

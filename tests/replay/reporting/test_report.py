@@ -26,8 +26,9 @@ from replay.reporting.page import page_of
 from replay.reporting.plots import Judged, front_of, reliability_of, weights_of
 from replay.reward_model import cross_fitted
 from schemas.codec import Codec
+from schemas.feedback import Feedback
 from tests.replay.bandits import as_table
-from tests.replay.logs import POLICY_YAML, LogBuilder, kept
+from tests.replay.logs import POLICY_YAML, START, LogBuilder, kept
 from tests.replay.reporting.worlds import NAMES, QUALITY, choices, report_of, table_at
 
 estimator.load(replay.estimators)
@@ -135,6 +136,49 @@ def test_the_oracle_is_known_where_every_answer_is() -> None:
     assert found["oracle"] == pytest.approx(outcomes.max(axis=1).mean())
     assert points["large"]["quality"] == pytest.approx(outcomes[:, 1].mean())
     assert found["oracle"] >= points["large"]["quality"]
+
+
+def test_costs_and_every_outcome_come_from_the_table(tmp_path: Path) -> None:
+    """With a column of costs the front has two axes; with every model's outcome it has the oracle."""
+    result = run(
+        "--table", table_at(tmp_path / "t.parquet", 1500, full=True), "--html", tmp_path / "r.html", "--json"
+    )
+    told = json.loads(result.stdout)
+    found = told["plots"]["front"]
+    _, _, outcomes = choices(1500)
+
+    assert found["cost_known"]
+    assert found["oracle"] == pytest.approx(outcomes.max(axis=1).mean())
+    assert found["best_single"] == "large"
+    assert told["cost"]["estimate"]["difference"]["dr"]["value"] > 0
+    assert "It would be higher" in (tmp_path / "r.html").read_text()
+
+
+def test_feedback_in_a_log_makes_a_verdict(tmp_path: Path) -> None:
+    """A log whose requests were rated needs no table."""
+    builder = LogBuilder()
+    for number in range(60):
+        request, decision = builder.answered(number)
+        rating = Feedback(request.request_id, "users", "thumbs", float(number % 2), 1.0, START + number)
+        builder.append("feedback", decision.origin.partition, rating, request.request_id)
+    kept(str(tmp_path / "log"), builder.envelopes, builder.policies)
+    (tmp_path / "policy.yaml").write_text(POLICY_YAML)
+    result = run(
+        "--log",
+        tmp_path / "log",
+        "--policy",
+        tmp_path / "policy.yaml",
+        "--html",
+        tmp_path / "r.html",
+        "--json",
+    )
+    told = json.loads(result.stdout)
+
+    assert result.exit_code == 4
+    assert told["quality"]["n"] == 60
+    assert told["quality"]["log"]["rated"] == 60
+    assert told["reproduction"]["reproduced"] == 60
+    assert told["verdict"]["word"] == "not_enough_evidence"
 
 
 def test_a_wrong_propensity_lies_off_the_diagonal() -> None:
