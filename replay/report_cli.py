@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 
 from agents.errors import RouterError
+from replay.comparison_cli import UNKNOWN_LIMIT
 from replay.policy_cli import Environment, read_policy
 from schemas.logdir import LogDirError
 
@@ -49,7 +50,8 @@ def register(commands: typer.Typer, environment: Environment) -> None:
         """Write a report: the verdict in words, then everything that stands behind it.
 
         Give --log and --policy for what would change, --table for what it would be worth, or both. Exits 1 if
-        a logged decision is not reproduced, 2 for what cannot be used, 4 if the rewards cannot tell.
+        a logged decision is not reproduced, 2 for what cannot be used, 4 if rewards cannot tell, or
+        over 1 % of decisions need signals that the log lacks.
         """
         from replay.evaluation import Method  # noqa: PLC0415 - heavy
         from replay.reporting.assembly import Wish, told, write  # noqa: PLC0415 - heavy
@@ -77,11 +79,12 @@ def register(commands: typer.Typer, environment: Environment) -> None:
         raise typer.Exit(_code(found))
 
 
-def _code(found: dict[str, dict[str, object]]) -> int:
+def _code(found: dict[str, Any]) -> int:
     reproduction = found["reproduction"]
     if reproduction is not None and reproduction["changed"]:
         return NO
-    return NOT_ENOUGH if found["verdict"]["word"] == "not_enough_evidence" else OK
+    lacking = found["disagreement"] is not None and found["disagreement"]["unknown_share"] > UNKNOWN_LIMIT
+    return NOT_ENOUGH if lacking or found["verdict"]["word"] == "not_enough_evidence" else OK
 
 
 def _command() -> list[str]:

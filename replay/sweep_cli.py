@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from agents.errors import ConfigError, RouterError
+from replay.comparison_cli import UNKNOWN_LIMIT
 from replay.policy_cli import Environment, read_policy, read_text
 from schemas.logdir import LogDirError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from agents.policy import Policy
 
 OK, USAGE, NOT_ENOUGH = 0, 2, 4
-UNKNOWN_LIMIT = 0.01
 
 
 def register(commands: typer.Typer, environment: Environment) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from replay.comparison_cli import UNKNOWN_LIMIT
 from replay.reporting.plots import (
     Judged,
     forest_of,
@@ -77,6 +78,12 @@ def _verdict(sources: Sources) -> Json:
             "are reproduced by the logged policy, so what follows cannot be relied on."
         )
     comparison = sources.comparison
+    if comparison is not None and comparison["unknown_share"] > UNKNOWN_LIMIT:
+        names = ", ".join(list(comparison["unknown_signals"])[:5])
+        warnings.append(
+            f"{comparison['unknown_share']:.1%} of decisions need signals that the log does not hold: {names}. "
+            "They are taken as unknown, so what would change is not known for these requests."
+        )
     flips = [] if comparison is None else comparison["safety_flips"]
     if flips:
         count = sum(row["count"] for row in flips)
@@ -129,7 +136,11 @@ def _plots(sources: Sources) -> Json:
 
 def facts_of(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return *mapping* as pairs of a label and a value to read."""
-    return [(name.replace("_", " "), shown(value)) for name, value in mapping.items()]
+    rows = []
+    for name, value in mapping.items():
+        share = isinstance(value, float) and "share" in name
+        rows.append((name.replace("_", " "), f"{value:.2%}" if share else shown(value)))
+    return rows
 
 
 def shown(value: object) -> str:

@@ -248,10 +248,11 @@ def flow(rows: Sequence[Json]) -> str:
         axes.set_ylim(min(_lowest(left, rows, "from"), _lowest(right, rows, "to")) - 0.03, 1.03)
 
     deepest = max(len({row[side] for row in rows}) for side in ("from", "to")) if rows else 1
-    return drawn("flow", 1.6 + 0.42 * deepest, draw)
+    return drawn("flow", 1.6 + 0.5 * deepest, draw)
 
 
-_GAP = 0.08
+_GAP = 0.14
+"""Between blocks, in shares: two lines of text find room beside the smallest."""
 
 
 def _stacked(rows: Sequence[Json], side: str, total: float) -> dict[str, float]:

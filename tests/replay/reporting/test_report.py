@@ -264,6 +264,16 @@ def test_a_log_and_a_policy_tell_what_would_change(tmp_path: Path) -> None:
     assert "Safety decisions that flip" in (tmp_path / "r.html").read_text()
 
 
+def test_signals_that_the_log_lacks_are_told_first(tmp_path: Path) -> None:
+    """What would change is not known where a signal is, so the page begins with that and the exit is 4."""
+    log, policy = logged(tmp_path)
+    policy.write_text(policy.read_text().replace("name: urgent", "name: brandnew"))
+    result = run("--log", log, "--policy", policy, "--html", tmp_path / "r.html", "--json")
+
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["verdict"]["warnings"][0].startswith("100.0% of decisions need signals")
+
+
 def test_a_log_that_is_not_reproduced_stops_the_reader(tmp_path: Path) -> None:
     """The first warning says that what follows cannot be relied on, and the exit is 1."""
     log, policy = logged(tmp_path, forged=True)
