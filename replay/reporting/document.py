@@ -79,9 +79,9 @@ def _verdict(sources: Sources) -> Json:
         )
     comparison = sources.comparison
     if comparison is not None and comparison["unknown_share"] > UNKNOWN_LIMIT:
-        names = ", ".join(list(comparison["unknown_signals"])[:5])
+        share, names = comparison["unknown_share"], ", ".join(list(comparison["unknown_signals"])[:5])
         warnings.append(
-            f"{comparison['unknown_share']:.1%} of decisions need signals that the log does not hold: {names}. "
+            f"{share:.1%} of decisions need signals that the log does not hold: {names}. "
             "They are taken as unknown, so what would change is not known for these requests."
         )
     flips = [] if comparison is None else comparison["safety_flips"]
