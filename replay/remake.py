@@ -18,7 +18,7 @@ from agents.decision import Sets, failed
 from agents.dispatch import DEAD_LETTERED
 from agents.errors import InvalidRecord
 from agents.policy import Policy
-from schemas.codec import SchemaEntry, committed
+from schemas.codec import SchemaEntry, committed, todays
 from schemas.compiled import encoder
 from schemas.decision import Decision, DecisionCore, Facts
 from schemas.shape import Packer
@@ -107,7 +107,7 @@ class CoreEncoder:
     def __init__(self, schemas: Mapping[int, SchemaEntry]) -> None:
         self._entries = {**committed(), **schemas}
         self._schemas: dict[int, Any] = {}
-        self._todays = {e.schema_id for e in committed().values() if self._entries[e.schema_id] == e}
+        self._todays = {e.schema_id for e in todays().values() if self._entries[e.schema_id] == e}
         self._write = encoder(Decision)
         self._packer: Packer[Decision] = Packer(Decision)
 

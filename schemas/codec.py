@@ -51,6 +51,11 @@ def committed() -> Mapping[int, SchemaEntry]:
     }
 
 
+def todays() -> Mapping[str, SchemaEntry]:
+    """Return the schema that each record is written with: of those committed, the one of the highest id."""
+    return {entry.record: entry for _, entry in sorted(committed().items())}
+
+
 class Codec:
     """Encodes and decodes records with the committed schemas, and decodes with *older* ones too.
 
@@ -70,7 +75,7 @@ class Codec:
         self._encoders: dict[type, tuple[bytes, Encode]] = {}
         self._decoders: dict[int, Decode] = {}
         current: dict[str, Any] = {}
-        for entry in committed().values():
+        for entry in todays().values():
             schema = fastavro.parse_schema(json.loads(entry.text))
             current[entry.record] = schema
             packer = self._packers[entry.record]
@@ -80,9 +85,9 @@ class Codec:
                 cls = classes[entry.record]
                 self._encoders[cls] = (_HEAD.pack(MAGIC, entry.schema_id), encoder(cls))
                 self._decoders[entry.schema_id] = decoder(cls)
-        for entry in older:
-            known = committed().get(entry.schema_id)
-            if entry.record in current and (known is None or known.fingerprint != entry.fingerprint):
+        now = {entry.schema_id: entry.fingerprint for entry in todays().values()}
+        for entry in (*committed().values(), *older):
+            if entry.record in current and now.get(entry.schema_id) != entry.fingerprint:
                 schema = fastavro.parse_schema(json.loads(entry.text))
                 self._readers[entry.schema_id] = (schema, current[entry.record], self._packers[entry.record])
                 self._decoders.pop(entry.schema_id, None)

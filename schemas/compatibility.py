@@ -3,7 +3,8 @@
 FULL_TRANSITIVE: each schema must read what every committed version of its record wrote, and each
 of those must read what it writes. So a field may come or go only with a default, and nothing else
 may change. Run as ``python -m schemas.compatibility``; it exits 1 on a break once the lock file
-says "v1", and only reports before. ``--record`` adds today's schemas to the history.
+says "v1", and only reports before. `schemas.generate` adds each schema that gets an id to the history;
+``--record`` adds today's that are not in it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas.generate import FOLDER
+from schemas.generate import FOLDER, fingerprint_of
 
 HISTORY = FOLDER / "history"
 
@@ -126,7 +127,7 @@ def record_history(folder: Path = HISTORY) -> list[Path]:
     past = history(folder)
     for record, schema in current().items():
         versions = past.get(record, {})
-        if schema in versions.values():
+        if fingerprint_of(json.dumps(schema)) in {fingerprint_of(json.dumps(v)) for v in versions.values()}:
             continue
         path = folder / record / f"{len(versions) + 1:04d}.avsc"
         path.parent.mkdir(parents=True, exist_ok=True)

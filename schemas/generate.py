@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import fastavro.schema
 
@@ -15,23 +17,45 @@ from schemas.shape import avro_schema
 from schemas.topics import RECORDS
 
 FOLDER = Path(__file__).parent / "avro"
-STABILITY = "v0"
-"""v0: schemas may still change in place. v1 turns the compatibility gate on."""
+STABILITY = "v1"
+"""v1: a schema that changes gets a new id and the old one stays; `schemas.compatibility` says what may."""
+LOCK = "lock.json"
+HISTORY = "history"
 
 
-def rendered() -> dict[str, str]:
-    """Return file name -> text of everything that is generated."""
+def rendered(lock: Mapping[str, Any] | None = None, classes: Sequence[type] = RECORDS) -> dict[str, str]:
+    """Return file name -> text of everything that is generated from *classes*, ids as *lock* gave them.
+
+    Every schema that ever had an id is kept below `history`; of a record the highest id is today's.
+    """
+    known: dict[str, dict[str, str]] = dict((_locked() if lock is None else lock).get("ids", {}))
     files: dict[str, str] = {}
-    ids: dict[str, dict[str, str]] = {}
-    for number, cls in enumerate(RECORDS, start=1):
-        file = f"{cls.__name__}.avsc"
-        text = json.dumps(avro_schema(cls), indent=2) + "\n"
-        canonical = fastavro.schema.to_parsing_canonical_form(json.loads(text))
-        fingerprint = fastavro.schema.fingerprint(canonical, "SHA-256")
-        files[file] = text
-        ids[str(number)] = {"record": cls.__name__, "file": file, "fingerprint": fingerprint}
-    files["lock.json"] = json.dumps({"stability": STABILITY, "ids": ids}, indent=2) + "\n"
+    for cls in classes:
+        name, text = cls.__name__, json.dumps(avro_schema(cls), indent=2) + "\n"
+        files[f"{name}.avsc"] = text
+        fingerprint = fingerprint_of(text)
+        ids = [key for key, row in known.items() if row["record"] == name]
+        if ids and known[ids[-1]]["fingerprint"] == fingerprint:
+            continue
+        for version, key in enumerate(ids, start=1):
+            known[key] = {**known[key], "file": f"{HISTORY}/{name}/{version:04d}.avsc"}
+        new = str(max((int(key) for key in known), default=0) + 1)
+        known[new] = {"record": name, "file": f"{name}.avsc", "fingerprint": fingerprint}
+        files[f"{HISTORY}/{name}/{len(ids) + 1:04d}.avsc"] = text
+    files[LOCK] = json.dumps({"stability": STABILITY, "ids": known}, indent=2) + "\n"
     return files
+
+
+def fingerprint_of(text: str) -> str:
+    """Return the SHA-256 of the parsing canonical form of the schema in *text*."""
+    canonical = fastavro.schema.to_parsing_canonical_form(json.loads(text))
+    return str(fastavro.schema.fingerprint(canonical, "SHA-256"))
+
+
+def _locked() -> Mapping[str, Any]:
+    path = FOLDER / LOCK
+    found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +67,7 @@ def main(arguments: list[str]) -> int:
             continue
         stale.append(name)
         if "--check" not in arguments:
-            FOLDER.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             path.write_text(text)
     sys.stdout.write("".join(f"{name}\n" for name in stale))
     return 1 if stale and "--check" in arguments else 0

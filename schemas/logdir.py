@@ -24,7 +24,7 @@ from fastavro.schema import parse_schema, to_parsing_canonical_form
 from schemas.claims import FOLDER as CLAIMS
 from schemas.codec import SchemaEntry, committed
 from schemas.envelope import ENVELOPE_SCHEMA, Envelope
-from schemas.topics import full_name, logical_name
+from schemas.topics import full_name, logged_name
 
 MANIFEST = "manifest.json"
 _ENVELOPES = fastavro.parse_schema(ENVELOPE_SCHEMA)
@@ -38,10 +38,14 @@ class LogDirError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a log says of itself: topics are logical names with their number of partitions."""
+    """What a log says of itself: topics are logical names with their number of partitions.
+
+    `folders` says where each topic lies: the name that it had, with the major version of its time.
+    """
 
     cluster_id: str
     prefix: str
+    folders: Mapping[str, str]
     topics: Mapping[str, int]
     records: Mapping[str, Mapping[int, int]]
     schemas: Mapping[int, SchemaEntry]
@@ -220,7 +224,7 @@ class LogDir:
             yield from self._partition(topic, number)
 
     def _partition(self, topic: str, partition: int) -> Iterator[Envelope]:
-        path = self._folder / full_name(self.manifest.prefix, topic) / f"{partition}.avro"
+        path = self._folder / self.manifest.folders[topic] / f"{partition}.avro"
         promised = self.manifest.records[topic].get(partition)
         if not path.exists():
             if promised:
@@ -287,10 +291,12 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _manifest_of(document: dict[str, Any]) -> Manifest:
     prefix = document["prefix"]
-    rows = {logical_name(prefix, full): row for full, row in document["topics"].items()}
+    folders = {logged_name(prefix, full): full for full in document["topics"]}
+    rows = {topic: document["topics"][full] for topic, full in folders.items()}
     return Manifest(
         cluster_id=document["cluster_id"],
         prefix=prefix,
+        folders=folders,
         topics={topic: int(row["partitions"]) for topic, row in rows.items()},
         records={t: {int(p): int(n) for p, n in row.get("records", {}).items()} for t, row in rows.items()},
         schemas={int(key): _entry(int(key), row) for key, row in document["schemas"].items()},

@@ -13,7 +13,7 @@ from typing import Any
 import avro.io
 import avro.schema
 
-from schemas.codec import MAGIC, UndecodableError, committed
+from schemas.codec import MAGIC, UndecodableError, committed, todays
 from schemas.shape import Packer
 from schemas.topics import RECORDS
 
@@ -24,7 +24,7 @@ _CLASSES = {cls.__name__: cls for cls in RECORDS}
 def encode(record: object) -> bytes:
     """Return *record* in wire format."""
     name = type(record).__name__
-    (entry,) = [e for e in committed().values() if e.record == name]
+    entry = todays()[name]
     out = io.BytesIO()
     out.write(_HEAD.pack(MAGIC, entry.schema_id))
     writer = avro.io.DatumWriter(_schema(entry.schema_id))
@@ -43,8 +43,10 @@ def decode(data: bytes) -> Any:
         raise UndecodableError(message)
     body = io.BytesIO(data[_HEAD.size :])
     try:
-        packed: Any = avro.io.DatumReader(_schema(schema_id)).read(avro.io.BinaryDecoder(body))
-        record = _packer(committed()[schema_id].record).unpack(packed)
+        name = committed()[schema_id].record
+        reader = avro.io.DatumReader(_schema(schema_id), _schema(todays()[name].schema_id))
+        packed: Any = reader.read(avro.io.BinaryDecoder(body))
+        record = _packer(name).unpack(packed)
     except Exception as error:  # noqa: BLE001 - any bytes may come; every failure means the same
         message = f"not decodable with schema {schema_id}: {type(error).__name__}"
         raise UndecodableError(message) from None

@@ -50,8 +50,8 @@ RECORDS: tuple[type, ...] = (
 )
 """Every record class, in the order of its schema id; append only."""
 
-MAJOR = 0
-"""Major version of every topic; 0 until the schemas are declared stable."""
+MAJOR = 1
+"""Major version of every topic, which a compatible change never moves; 0 was without a promise."""
 
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -254,6 +254,17 @@ def logical_name(prefix: str, full: str) -> str:
         message = f"{full!r} is no topic of prefix {prefix!r}, version {MAJOR}"
         raise ValueError(message)
     return full[len(head) : -len(tail)]
+
+
+def logged_name(prefix: str, full: str) -> str:
+    """Return the logical name behind a topic's name in a log, which an earlier major may have written.
+
+    Raises ValueError if it is not ours.
+    """
+    head, _, major = full.rpartition(".v")
+    if major.isdigit() and int(major) <= MAJOR:
+        return logical_name(prefix, f"{head}.v{MAJOR}")
+    return logical_name(prefix, full)
 
 
 def table() -> str:

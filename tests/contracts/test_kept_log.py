@@ -79,11 +79,11 @@ def test_every_record_of_every_topic_is_decoded(log: Path) -> None:
 
 def test_envelopes_and_records_have_their_contracted_fields(log: Path) -> None:
     """Envelopes, ids, origins and a decision's core are where acceptance looks for them."""
-    for row in rows(log / "signalbox.decisions.v0"):
+    for row in rows(log / "signalbox.decisions.v1"):
         assert row.keys() == {"offset", "timestamp", "key", "headers", "value"}
         assert all(header.keys() == {"key", "value"} for header in row["headers"])
-    requests = {record["request_id"]: record for _, record in records(log / "signalbox.requests.v0")}
-    for _, decision in records(log / "signalbox.decisions.v0"):
+    requests = {record["request_id"]: record for _, record in records(log / "signalbox.requests.v1")}
+    for _, decision in records(log / "signalbox.decisions.v1"):
         assert len(decision["request_id"]) == 16
         assert decision["request_id"] in requests
         assert decision["origin"].keys() == {"partition", "offset"}
@@ -100,5 +100,5 @@ def test_the_manifest_carries_the_schemas_and_policies_that_were_used(log: Path)
     for schema_id, row in manifest["schemas"].items():
         assert row["fingerprint"] == lock[schema_id]["fingerprint"]
         assert row["schema"] == (SCHEMAS / lock[schema_id]["file"]).read_text()
-    used = {record["policy_hash"] for _, record in records(log / "signalbox.requests.v0")}
+    used = {record["policy_hash"] for _, record in records(log / "signalbox.requests.v1")}
     assert used == set(manifest["policies"])

@@ -170,7 +170,7 @@ async def _produce(broker: str) -> tuple[int, int]:
     producer = AIOKafkaProducer(bootstrap_servers=broker)
     await producer.start()
     try:
-        topic, body = "signalbox.inbox.json.v0", {"messages": [{"role": "user", "content": "hello"}]}
+        topic, body = "signalbox.inbox.json.v1", {"messages": [{"role": "user", "content": "hello"}]}
         placed = await producer.send_and_wait(topic, json.dumps(body).encode(), partition=1)
         await producer.send_and_wait(topic, b"\xff no json", key=b"k", partition=1)
     finally:

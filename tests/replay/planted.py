@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -42,6 +42,15 @@ class ClockRead(SelectorConfig):
         return Odds(scores, tuple(share for _ in candidates))
 
 
+def _summed(names: Iterable[str]) -> float:
+    """Return a sum of numbers of all sizes, whose last bits depend on the order of *names*."""
+    sizes = {name: 10.0 ** (n % 17) / 3.0 for n, name in enumerate(sorted(names))}
+    total = 0.0
+    for name in names:
+        total += sizes[name]
+    return total
+
+
 def _planted(change: Callable[[DecisionCore, Sets], DecisionCore]) -> Callable[..., DecisionCore]:
     def decider(policy: Policy, *, recipe: str, request_id: bytes, sets: Sets, facts: Facts) -> DecisionCore:
         core = decide(policy, recipe=recipe, request_id=request_id, sets=sets, facts=facts)
@@ -59,6 +68,16 @@ hash_value = _planted(lambda core, _: replace(core, salt=str(hash(core.decision)
 depths = _planted(lambda core, _: replace(core, rule=replace(core.rule, depth=())))
 raises = _planted(lambda core, _: replace(core, draw=1 / 0))
 wrong_type = _planted(lambda core, _: replace(core, chosen=None))  # type: ignore[arg-type]
+float_arrival = _planted(
+    lambda core, sets: replace(
+        core, confidence=_summed([f"{role}{n}" for role, _ in sets for n in range(24)])
+    )
+)
+float_set = _planted(
+    lambda core, _: replace(
+        core, confidence=_summed({f"{used}{n}" for used in ("a", *core.signals_used) for n in range(24)})
+    )
+)
 negative_zero = _planted(
     lambda core, _: replace(core, scores=tuple(-0.0 if s == 0 else s for s in core.scores))
 )

@@ -67,10 +67,11 @@ def test_the_log_holds_every_kind_of_decision() -> None:
         ("draw", "core.draw"),
         ("arrival_order", "core.signals_used"),
         ("clock_selector", "core.scores[0]"),
+        ("float_arrival", "core.confidence"),
     ],
 )
 def test_a_planted_fault_is_noticed_in_this_process(fault: str, field: str) -> None:
-    """A clock read, an unseeded draw and a leaning on the order of arrival come out another way."""
+    """A clock read, an unseeded draw, a leaning on the order of arrival and sums in it come out otherwise."""
     report = _replayed(_log(40, f"tests.replay.planted:{fault}"), decider=f"tests.replay.planted:{fault}")
 
     assert report.changed > 0
@@ -80,7 +81,7 @@ def test_a_planted_fault_is_noticed_in_this_process(fault: str, field: str) -> N
         report.check()
 
 
-@pytest.mark.parametrize("fault", ["set_order", "hash_value", "set_order_selector"])
+@pytest.mark.parametrize("fault", ["set_order", "hash_value", "set_order_selector", "float_set"])
 def test_the_order_of_a_set_is_noticed_in_a_new_process(fault: str) -> None:
     """What is the same throughout one process differs in another one with other hashes."""
     reference = f"tests.replay.planted:{fault}"

@@ -77,20 +77,20 @@ def test_the_manifest_has_the_agreed_shape(tmp_path: Path) -> None:
 
     assert manifest["cluster_id"] == "cluster-1"
     assert manifest["prefix"] == "signalbox"
-    assert manifest["topics"]["signalbox.requests.v0"]["partitions"] == 1
-    assert manifest["topics"]["signalbox.decisions.v0"]["partitions"] == 4
+    assert manifest["topics"]["signalbox.requests.v1"]["partitions"] == 1
+    assert manifest["topics"]["signalbox.decisions.v1"]["partitions"] == 4
     assert manifest["policies"] == POLICIES
     assert manifest["schemas"]["3"] == {
         "fingerprint": committed()[3].fingerprint,
         "schema": committed()[3].text,
     }
-    assert (tmp_path / "log" / "signalbox.requests.v0" / "0.avro").is_file()
+    assert (tmp_path / "log" / "signalbox.requests.v1" / "0.avro").is_file()
 
 
 def test_plain_avro_reads_the_files(tmp_path: Path) -> None:
     """The reference library alone reads the envelopes, with the agreed fields."""
     _written(tmp_path / "log", [_envelope(7)])
-    path = tmp_path / "log" / "signalbox.requests.v0" / "0.avro"
+    path = tmp_path / "log" / "signalbox.requests.v1" / "0.avro"
     with path.open("rb") as file:
         (row,) = list(avro.datafile.DataFileReader(file, avro.io.DatumReader()))
 
@@ -215,7 +215,7 @@ def test_an_unknown_topic_or_partition_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
     """A partition that the manifest counts records for cannot be absent."""
     log = _written(tmp_path / "log", [_envelope(0), _envelope(1)])
-    (tmp_path / "log" / "signalbox.requests.v0" / "0.avro").unlink()
+    (tmp_path / "log" / "signalbox.requests.v1" / "0.avro").unlink()
 
     with pytest.raises(LogDirError, match="missing, though the manifest counts 2 records"):
         list(log.read("requests"))
@@ -230,7 +230,7 @@ def test_damage_is_noticed_or_harmless(
     """A flipped byte or a cut anywhere raises `LogDirError`, or is in what deflate does not check."""
     folder = tmp_path_factory.mktemp("log") / "log"
     log = _written(folder, [_envelope(n) for n in range(300)])
-    path = folder / "signalbox.requests.v0" / "0.avro"
+    path = folder / "signalbox.requests.v1" / "0.avro"
     whole = path.read_bytes()
     at = int(where * len(whole))
 
@@ -245,7 +245,7 @@ def test_damage_is_noticed_or_harmless(
 def test_a_container_of_something_else_is_refused(tmp_path: Path) -> None:
     """An Avro file that is not of envelopes is named as such."""
     log = _written(tmp_path / "log", [_envelope(0)])
-    with (tmp_path / "log" / "signalbox.requests.v0" / "0.avro").open("wb") as file:
+    with (tmp_path / "log" / "signalbox.requests.v1" / "0.avro").open("wb") as file:
         fastavro.writer(file, {"type": "record", "name": "Other", "fields": []}, [{}])
 
     with pytest.raises(LogDirError, match="not one of envelopes"):

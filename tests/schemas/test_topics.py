@@ -66,7 +66,7 @@ def test_a_full_name_leads_back_to_the_logical_one(prefix: str, name: str) -> No
 
 def test_a_foreign_topic_is_refused() -> None:
     """A topic of another prefix or version has no logical name."""
-    for foreign in ("other.requests.v0", "signalbox.requests.v9", "requests"):
+    for foreign in ("other.requests.v1", "signalbox.requests.v9", "requests"):
         with pytest.raises(ValueError, match="is no topic of prefix"):
             logical_name("signalbox", foreign)
 

@@ -168,10 +168,10 @@ def test_the_log_has_its_contracted_form(tmp_path: Path) -> None:
     run(batch_file(tmp_path, QUICK), "--keep-log", "log")
     manifest: dict[str, Any] = json.loads(Path("log/manifest.json").read_text())
     assert {"cluster_id", "topics", "schemas", "policies"} <= manifest.keys()
-    assert manifest["topics"]["signalbox.requests.v0"]["partitions"] == 4
+    assert manifest["topics"]["signalbox.requests.v1"]["partitions"] == 4
     assert all(set(row) >= {"fingerprint", "schema"} for row in manifest["schemas"].values())
     assert all(yaml.safe_load(text)["version"] == "v0.3" for text in manifest["policies"].values())
     folders = {p.name for p in Path("log").iterdir() if p.is_dir()}
     assert folders <= manifest["topics"].keys()
-    assert {"signalbox.requests.v0", "signalbox.decisions.v0", "signalbox.results.v0"} <= folders
+    assert {"signalbox.requests.v1", "signalbox.decisions.v1", "signalbox.results.v1"} <= folders
     assert LogDir("log").topics().keys() >= {"requests", "decisions", "results"}

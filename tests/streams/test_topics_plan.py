@@ -60,7 +60,7 @@ def test_a_setting_that_differs_is_set_unless_records_would_be_lost(
 ) -> None:
     """A longer retention is set, a shorter one is refused unless it is meant."""
     broker = on_broker()
-    name = f"{PREFIX}.requests.v0"
+    name = f"{PREFIX}.requests.v1"
     broker[name] = replace(broker[name], settings={**broker[name].settings, key: value})
     (change,) = difference(WANTED, broker, PREFIX).changes
     (meant,) = difference(WANTED, broker, PREFIX, shorten=True).changes
@@ -73,7 +73,7 @@ def test_a_setting_that_differs_is_set_unless_records_would_be_lost(
 def test_partition_counts_never_change(count: int) -> None:
     """Neither fewer nor more: positions would no longer line up."""
     broker = on_broker()
-    name = f"{PREFIX}.requests.v0"
+    name = f"{PREFIX}.requests.v1"
     broker[name] = replace(broker[name], partitions=count)
     (change,) = difference(WANTED, broker, PREFIX, shorten=True).changes
 
@@ -84,8 +84,8 @@ def test_partition_counts_never_change(count: int) -> None:
 def test_replicas_and_compaction_are_refused() -> None:
     """The one needs to know where to, the other deletes."""
     broker = on_broker()
-    broker[f"{PREFIX}.requests.v0"] = replace(broker[f"{PREFIX}.requests.v0"], replication=1)
-    policies = f"{PREFIX}.control.policy.v0"
+    broker[f"{PREFIX}.requests.v1"] = replace(broker[f"{PREFIX}.requests.v1"], replication=1)
+    policies = f"{PREFIX}.control.policy.v1"
     broker[policies] = replace(
         broker[policies], settings={**broker[policies].settings, "cleanup.policy": "delete"}
     )
@@ -97,9 +97,9 @@ def test_replicas_and_compaction_are_refused() -> None:
 def test_other_topics_are_named_and_left() -> None:
     """Those of the prefix are told, those of others are not even looked at."""
     broker = on_broker()
-    broker["p.jobs.west.batch.v0"] = broker["theirs"] = Existing(1, 1, {}, {})
+    broker["p.jobs.west.batch.v1"] = broker["theirs"] = Existing(1, 1, {}, {})
 
-    assert difference(WANTED, broker, PREFIX) == Plan((), ("p.jobs.west.batch.v0",))
+    assert difference(WANTED, broker, PREFIX) == Plan((), ("p.jobs.west.batch.v1",))
 
 
 ROLES = [
