@@ -87,7 +87,7 @@ fuzz: setup ## a million spoiled records in memory, 20,000 on each topic of a br
 bench: setup triton ## measure cost and latency of a request: ARGS=...
 	@$(BIN)/python -m tests.live.bench $(ARGS)
 
-.PHONY: hop browser
+.PHONY: hop browser history
 hop: setup ## measure one hop beside a raw loop and Faust as shipped: ARGS=...
 	@$(BIN)/python -m infra.local.kafka_jars
 	@$(BIN)/python -m tests.live.bench_hop --out docs/results/hop.md $(ARGS)
@@ -106,6 +106,9 @@ calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/ca
 outcomes: setup ## coverage on logs drawn from outcome tables: DATA=folder of the third-party tables, DRAWS=1000
 	@$(BIN)/python -m tests.replay.outcome_tables '$(DATA)' out/outcomes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.replay.outcome_report out/outcomes '$(DRAWS)' docs/results/full_feedback.md
+
+history: setup ## record what this engine decides, as tests/histories/logs/<date>-<commit>-<policy>.tar.xz (commit first)
+	@$(BIN)/python -m tests.histories.record $(ARGS)
 
 compare: setup ## a million logged decisions from Parquet under a new policy: ARGS=1000000
 	@$(BIN)/python -m replay.replay_bench $(ARGS)

@@ -1,0 +1,1 @@
+"""Logs that earlier versions of the engine kept, and what records a new one."""
