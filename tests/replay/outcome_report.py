@@ -20,10 +20,10 @@ HEAD = """# Intervals on logs drawn from real outcomes
 where the true value of any policy is known, and estimates the paired difference between a router and the
 logging policy from each with the default method. The router takes the model with the best score predicted
 from kind and length of the question; the logging policy is the second best single model, but for a share
-*epsilon* that is spread evenly over five models (best to worst by rank). Rows are drawn with replacement,
-so the table is the population. Cost is in tokens of the answers; for elliesql in invented units by tier.
-Refused are logs with too little to go by, as always. best single and oracle are chosen with hindsight on
-the same questions.
+*epsilon* that is spread evenly over at most five models (best to worst by rank). Rows are drawn with
+replacement, so the table is the population. Cost is in tokens of the answers; for elliesql in invented
+units by tier. Refused are logs with too little to go by, as always. best single and oracle are chosen with
+hindsight on the same questions.
 
 ## What the tables hold
 """
