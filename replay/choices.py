@@ -24,6 +24,20 @@ from replay.outcomes import Decider, Mix
 from replay.rewards import Ids, Rewards, ids_of, rewards
 
 Units = Literal["subject", "tenant", "request"]
+_COLUMNS: dict[str, pa.DataType] = {
+    **dict.fromkeys(("action", "decision", "tenant", "class", "data_class", "policy_hash"), pa.string()),
+    **dict.fromkeys(("unknown", "requested", "answered", "fallback"), pa.bool_()),
+    **dict.fromkeys(("used", "observed", "time"), pa.int64()),
+    **dict.fromkeys(("cost", "prompt", "completion", "latency"), pa.float64()),
+    "request_id": pa.binary(16),
+    "subject": pa.binary(),
+}
+_MEASURES = {
+    "cost_usd": "cost",
+    "prompt_tokens": "prompt",
+    "completion_tokens": "completion",
+    "latency_ms": "latency",
+}
 MORE = ("core.candidates", "core.propensities", "core.signals_used", "core.policy_hash", "meta.decided_at")
 
 
@@ -157,7 +171,7 @@ class _Gathered:
     decider: Decider
     rows: int = 0
     actions: dict[str, int] = field(default_factory=dict)
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    columns: dict[str, list[pa.Array]] = field(default_factory=dict)
     logged: list[tuple[Ints, Ints, Floats]] = field(default_factory=list)
     target: list[tuple[Ints, Ints, Floats]] = field(default_factory=list)
     features: Features = field(default_factory=Features)
@@ -177,16 +191,20 @@ class _Gathered:
         decided = self.decider.decide(asked(batch))
         self._add_mixes(decided.mixes, self.decider.mixes)
         self._put("unknown", decided.unknown)
-        self._put("observed", np.array(pc.list_value_length(batch.signals)))
+        self._put("observed", pc.list_value_length(batch.signals).cast(pa.int64()))
         self._put("tenant", [batch.tenants[number] for number in batch.tenant.tolist()])
         self._work(batch, known, [texts[code][3] for code in codes.tolist()])
         self.features.add(batch.signals, self.rows)
         self.rows += len(codes)
 
-    def _put(self, name: str, values: Sequence[Any] | np.ndarray) -> None:
-        self.columns.setdefault(name, []).extend(
-            values.tolist() if isinstance(values, np.ndarray) else values
-        )
+    def _put(self, name: str, values: Sequence[Any] | np.ndarray | pa.Array) -> None:
+        self.columns.setdefault(name, []).append(pa.array(values, _COLUMNS[name]))
+
+    @property
+    def table(self) -> pa.Table:
+        """Return the columns so far."""
+        arrays = {n: pa.chunked_array(self.columns.get(n, []), kind) for n, kind in _COLUMNS.items()}
+        return pa.table(arrays)
 
     def _number(self, action: str) -> int:
         return self.actions.setdefault(action, len(self.actions))
@@ -205,7 +223,7 @@ class _Gathered:
         self.logged.append((sole + self.rows, numbers, np.ones(len(sole))))
         self._put("action", [named[code] for code in codes.tolist()])
         self._put("decision", [texts[code][2] for code in codes.tolist()])
-        self._put("policy_hash", core.field("policy_hash").to_pylist())
+        self._put("policy_hash", core.field("policy_hash").cast(pa.string()))
         self._put("used", np.diff(core.field("signals_used").offsets.to_numpy()))
 
     def _add_mixes(self, codes: Ints, mixes: Sequence[Mix]) -> None:
@@ -226,7 +244,7 @@ class _Gathered:
         subjects = [
             known.askers.subject[a] if t else None for a, t in zip(asker.tolist(), there, strict=True)
         ]
-        self._put("request_id", ids_of(batch.decisions["request_id"]))
+        self._put("request_id", whole(batch.decisions["request_id"]))
         self._put("time", time)
         self._put("class", [kind[0] for kind in kinds])
         self._put("data_class", [kind[1] for kind in kinds])
@@ -243,41 +261,38 @@ class _Gathered:
 
 
 def _table(gathered: _Gathered, rated: Rewards, wanted: Wanted, counts: Counts) -> Choices:
-    columns = {name: np.array(v, dtype=object) for name, v in gathered.columns.items()}
-    ids: Ids = np.array(gathered.columns.get("request_id", []), dtype="S16")
+    seen = gathered.table
+    ids, time = ids_of(seen["request_id"]), _numpy(seen, "time")
     counts.unmatched_ratings = int((~np.isin(rated.ids, ids)).sum())
-    time = np.array(gathered.columns.get("time", []), dtype=np.int64)
-    order = np.argsort(time, kind="stable")
     reward, observation = _rewards(ids, time, rated, wanted, counts)
-    unanswered = ~np.array(gathered.columns.get("answered", []), dtype=np.bool_)
     if wanted.failed is not None:
-        reward = np.where(unanswered & np.isnan(reward), wanted.failed, reward)
-        observation = np.where(unanswered & np.isnan(observation), 1.0, observation)
+        failed = ~_numpy(seen, "answered") & np.isnan(reward)
+        reward, observation = np.where(failed, wanted.failed, reward), np.where(failed, 1.0, observation)
+    kept = np.argsort(time, kind="stable").astype(np.int64)
     if wanted.horizon_ms is not None:
         ends = max(int(time.max(initial=0)), int(rated.arrived.max(initial=0)))
-        order = order[time[order] + wanted.horizon_ms <= ends]
-    kept = order
+        kept = kept[time[kept] + wanted.horizon_ms <= ends]
     counts.immature = len(time) - len(kept)
-    _count(columns, kept, reward, observation, counts)
-    clustered_by, cluster = _clusters(columns, kept, wanted.unit)
+    seen, reward, observation = seen.take(pa.array(kept)), reward[kept], observation[kept]
+    _count(seen, reward, observation, counts)
+    clustered_by, cluster = _clusters(seen, wanted.unit)
+    logged, target = _dense(gathered.logged, gathered)[kept], _dense(gathered.target, gathered)[kept]
+    taken = [gathered.actions[action] for action in seen["action"].to_pylist()]
     data: dict[str, Any] = {
-        "request_id": [value.ljust(16, b"\0").hex() for value in ids[kept].tolist()],
+        "request_id": [value.hex() for value in seen["request_id"].to_pylist()],
         "cluster": cluster,
-        "action": columns["action"][kept].tolist() if gathered.rows else [],
-        "propensity": None,
-        "reward": pa.array(reward[kept], pa.float64(), from_pandas=True),
+        "action": seen["action"],
+        "propensity": logged[np.arange(len(kept)), np.array(taken, dtype=np.int64)],
+        "reward": pa.array(reward, pa.float64(), from_pandas=True),
     }
-    logged, target = _dense(gathered.logged, gathered), _dense(gathered.target, gathered)
-    taken = np.array([gathered.actions[a] for a in data["action"]], dtype=np.int64)
-    data["propensity"] = logged[kept, taken] if len(kept) else []
     if not counts.observation_unknown:
-        data["observation"] = pa.array(observation[kept], pa.float64(), from_pandas=True)
+        data["observation"] = pa.array(observation, pa.float64(), from_pandas=True)
     for action, number in gathered.actions.items():
-        data[f"target:{action}"] = target[kept, number]
-        data[f"logged:{action}"] = logged[kept, number]
+        data[f"target:{action}"], data[f"logged:{action}"] = target[:, number], logged[:, number]
     data |= gathered.features.columns(gathered.rows, kept)
-    data |= _beside(columns, kept)
-    hashes = sorted(set(columns["policy_hash"][kept].tolist())) if gathered.rows else []
+    data |= {name: seen[name] for name in ("tenant", "decision", "class", "data_class")}
+    for name, made in _MEASURES.items():
+        data[name] = pa.array(_numpy(seen, made), pa.float64(), from_pandas=True)
     return Choices(
         pa.table(data),
         counts,
@@ -285,8 +300,13 @@ def _table(gathered: _Gathered, rated: Rewards, wanted: Wanted, counts: Counts) 
         rated.sources,
         clustered_by,
         +gathered.decider.lacking,
-        tuple(hashes),
+        tuple(sorted(set(seen["policy_hash"].to_pylist()))),
     )
+
+
+def _numpy(table: pa.Table, name: str) -> np.ndarray:
+    found: np.ndarray = table[name].to_numpy()
+    return found
 
 
 def _rewards(ids: Ids, time: Ints, rated: Rewards, wanted: Wanted, counts: Counts) -> tuple[Floats, Floats]:
@@ -303,39 +323,32 @@ def _rewards(ids: Ids, time: Ints, rated: Rewards, wanted: Wanted, counts: Count
     return np.where(kept, rated.reward[at], np.nan), np.where(kept, rated.observation[at], np.nan)
 
 
-def _count(columns: dict[str, Any], kept: Ints, reward: Floats, observation: Floats, counts: Counts) -> None:
-    counts.decisions = len(kept)
-    if not len(kept):
-        return
-
-    def flags(name: str) -> Bools:
-        found: Bools = columns[name][kept].astype(np.bool_)
-        return found
-
-    shown = ~np.isnan(reward[kept])
-    counts.unknown = int(flags("unknown").sum())
-    emptied = (columns["used"][kept] > 0) & (columns["observed"][kept] == 0)
-    counts.shredded = int((~flags("requested") | emptied).sum())
-    counts.unanswered = int((~flags("answered")).sum())
-    counts.fallbacks = int(flags("fallback").sum())
+def _count(seen: pa.Table, reward: Floats, observation: Floats, counts: Counts) -> None:
+    shown = ~np.isnan(reward)
+    emptied = (_numpy(seen, "used") > 0) & (_numpy(seen, "observed") == 0)
+    counts.decisions = len(seen)
+    counts.unknown = int(_numpy(seen, "unknown").sum())
+    counts.shredded = int((~_numpy(seen, "requested") | emptied).sum())
+    counts.unanswered = int((~_numpy(seen, "answered")).sum())
+    counts.fallbacks = int(_numpy(seen, "fallback").sum())
     counts.rated = int(shown.sum())
     counts.missing = int((~shown).sum())
-    counts.observation_unknown = int((shown & np.isnan(observation[kept])).sum())
+    counts.observation_unknown = int((shown & np.isnan(observation)).sum())
 
 
-def _clusters(columns: dict[str, Any], kept: Ints, unit: Units) -> tuple[str, list[str]]:
+def _clusters(seen: pa.Table, unit: Units) -> tuple[str, list[str]]:
     """Return what rows are clustered by, and each row's cluster; none tells whose it is."""
-    alone = [f"request {number}" for number in range(len(kept))]
-    if unit == "request" or not len(kept):
+    alone = [f"request {number}" for number in range(len(seen))]
+    if unit == "request":
         return "request", alone
-    tenants = columns["tenant"][kept].tolist()
+    tenants = seen["tenant"].to_pylist()
     if unit == "tenant":
         return "tenant", [f"tenant {name}" for name in tenants]
-    subjects = columns["subject"][kept].tolist()
-    pairs = list(zip(tenants, subjects, strict=True))
-    numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    subjects = seen["subject"].to_pylist()
     if not any(subjects):
         return "request", alone
+    pairs = list(zip(tenants, subjects, strict=True))
+    numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
     found = [alone[n] if s is None else f"subject {numbers[t, s]}" for n, (t, s) in enumerate(pairs)]
     return "subject", found
 
@@ -346,20 +359,3 @@ def _dense(parts: Sequence[tuple[Ints, Ints, Floats]], gathered: _Gathered) -> F
     for rows, actions, probabilities in parts:
         np.add.at(out, (rows, actions), probabilities)
     return out
-
-
-def _beside(columns: dict[str, Any], kept: Ints) -> dict[str, Any]:
-    """Return the columns that are not about quality: what slices are made of, cost, tokens and latency."""
-    if not len(kept):
-        return {}
-    found: dict[str, Any] = {
-        name: columns[name][kept].tolist() for name in ("tenant", "decision", "class", "data_class")
-    }
-    for name, made in (
-        ("cost_usd", "cost"),
-        ("prompt_tokens", "prompt"),
-        ("completion_tokens", "completion"),
-        ("latency_ms", "latency"),
-    ):
-        found[name] = pa.array(columns[made][kept].astype(np.float64), pa.float64(), from_pandas=True)
-    return found
