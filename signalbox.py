@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from pathlib import Path
+
 import typer
 
 import infra.local.cli
@@ -23,9 +26,11 @@ import streams.cli
 import streams.clients.triton
 import streams.dlq_cli
 import streams.doctor_cli
+import streams.live_view
 import streams.pause_cli
 import streams.settings
 import streams.topics_cli
+from replay.view import LogView
 from streams.runners.archiving import Archive, ArchivePlace
 
 
@@ -33,6 +38,11 @@ def open_archive(place: ArchivePlace) -> Archive:
     """Open the archive that a worker writes."""
     about = (place.where, place.cluster, place.prefix)
     return replay.archive_cli.open_archive(*about, bodies=place.bodies, retention=place.retention)
+
+
+def open_topics(broker: str | None, folder: Path) -> AbstractContextManager[LogView]:
+    """Open the topics of the log that is meant, for commands that read logs."""
+    return streams.live_view.topics_at(infra.local.commands.locate(broker, folder))
 
 
 app = typer.Typer(
@@ -46,7 +56,7 @@ streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
-replaying = replay.cli.register(app)
+replaying = replay.cli.register(app, open_topics)
 replay.archive_cli.register(replaying, streams.settings.wall_clock)
 replay.report_cli.register(replaying, streams.settings.environment)
 replay.sweep_cli.register(replaying, streams.settings.environment)

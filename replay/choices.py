@@ -17,10 +17,12 @@ import pyarrow.compute as pc
 from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
 from replay.bandit import Bools, Floats, Ints
+from replay.bills import Bill, Bills
 from replay.choice_features import Features
-from replay.logged import Batch, Bill, FirstOf, Logged, asked, billed, outcomes, places, words
-from replay.logged_facts import whole
+from replay.logged import Batch, Logged, asked, outcomes, places, words
+from replay.logged_facts import extent, whole
 from replay.outcomes import Decider, Mix
+from replay.repeats import FirstOf
 from replay.rewards import Ids, Rewards, ids_of, rewards
 
 Units = Literal["subject", "tenant", "request"]
@@ -121,7 +123,7 @@ def choices(logged: Logged, wanted: Wanted) -> Choices:
     gathered = _Gathered(Decider(wanted.policy))
     counts = Counts(repeated_ratings=rated.repeated, unusable_ratings=rated.unusable)
     for partition in logged.partitions():
-        known = _Known(billed(logged, partition), _Askers.of(logged, partition))
+        known = _Known(Bills(logged.completions(partition)).all(), _Askers.of(logged, partition))
         first = FirstOf()
         for batch in logged.batches(partition, MORE):
             gathered.add(batch, known, first, counts)
@@ -178,7 +180,7 @@ class _Gathered:
 
     def add(self, batch: Batch, known: _Known, first: FirstOf, counts: Counts) -> None:
         """Add the rows of *batch* that count."""
-        fresh = first.among(words(batch.decisions))
+        fresh = first.among(words(batch.decisions), extent(batch.decisions))
         codes, texts = outcomes(batch)
         made = np.array([text[1] != DEAD_LETTERED for text in texts], dtype=np.bool_)[codes]
         counts.repeats += int((~fresh).sum())

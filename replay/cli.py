@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +21,7 @@ from replay.decide import Report, decide_again
 from replay.drawing import drawn
 from replay.explain import as_json as explained
 from replay.policy_cli import read_policy
+from replay.span import Span, SpannedView
 from replay.trail import UnknownRequestError, trail
 from replay.view import LogView
 from replay.what_if import UndecidedError, lines_of, what_if
@@ -29,62 +33,111 @@ _EVERY = 500
 _WIDTH = 160
 
 
-def register(app: typer.Typer) -> typer.Typer:
+OpenTopics = Callable[[str | None, Path], AbstractContextManager[LogView]]
+"""Opens the topics of the broker at an address, else of the stack in a folder."""
+
+
+def _no_topics(_broker: str | None, _folder: Path) -> AbstractContextManager[LogView]:
+    raise ConfigError("give --log: no broker can be reached from here")
+
+
+def register(app: typer.Typer, open_topics: OpenTopics = _no_topics) -> typer.Typer:
     """Add the group ``replay`` to *app* and return it, so that others can add to it."""
     commands = typer.Typer(no_args_is_help=True)
-    commands.command("decide")(_decide)
+    _register_decide(commands, open_topics)
     replay.evaluate_cli.register(commands)
     replay.plan_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
     return commands
 
 
-def _decide(
-    log: Annotated[str, typer.Option("--log", help="A directory that --keep-log wrote, or an archive.")],
-    *,
-    policy: Annotated[
-        Path | None, typer.Option("--policy", help="Decide under this configuration instead.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Make every logged decision again and compare: all must come out as logged.
+def _register_decide(commands: typer.Typer, open_topics: OpenTopics) -> None:
+    @commands.command("decide")
+    def decide(  # noqa: PLR0913 - one parameter for each option that the user has
+        *,
+        log: Annotated[
+            str | None, typer.Option("--log", help="A directory that --keep-log wrote, or an archive.")
+        ] = None,
+        broker: Annotated[
+            str | None, typer.Option("--broker", help="Without --log: read the topics at HOST:PORT.")
+        ] = None,
+        folder: Annotated[
+            Path, typer.Option("--dir", help="Without either: the topics of the stack in this folder.")
+        ] = Path(".signalbox"),
+        since: Annotated[
+            str | None, typer.Option("--since", help="Decisions from this time (ISO, or ms) on.")
+        ] = None,
+        until: Annotated[str | None, typer.Option("--until", help="Decisions before this time.")] = None,
+        policy: Annotated[
+            Path | None, typer.Option("--policy", help="Decide under this configuration instead.")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Make every logged decision again and compare: all must come out as logged.
 
-    Exits 0 if every decision was reproduced, 1 if one changed (the first difference is named),
-    4 if the log holds no decision or lacks what some were made of. With --policy tells what that policy
-    would change, and exits 0, or 4 if over 1 % of decisions need signals that the log does not hold.
-    """
-    if policy is None and (Path(log) / "_commits").is_dir():
-        typer.echo(f"replay decide: {log} is an archive: give the kept log, or --policy", err=True)
-        raise typer.Exit(USAGE)
-    if policy is None:
-        raise typer.Exit(decide_log(Path(log), as_json=as_json))
-    try:
-        new = read_policy(policy)
-    except ConfigError as error:
-        typer.echo(f"replay decide: {error}", err=True)
-        raise typer.Exit(USAGE) from None
-    raise typer.Exit(replay.comparison_cli.decide_under(log, new, as_json=as_json))
+        Exits 0 if every decision was reproduced, 1 if one changed (the first difference is named),
+        4 if the log holds no decision or lacks what some were made of. With --policy tells what that policy
+        would change, and exits 0, or 4 if over 1 % of decisions need signals that the log does not hold.
+        """
+        try:
+            _not_both(log, broker)
+            span = Span.of(since, until)
+            new = None if policy is None else read_policy(policy)
+            source = _Source(log, span) if log else _Source(broker or str(folder), span)
+            with nullcontext() if log else open_topics(broker, folder) as view:
+                code = _decided(source if log else replace(source, view=view), new, as_json=as_json)
+        except (LogDirError, ConfigError, InvalidRecord) as error:
+            typer.echo(f"replay decide: {error}", err=True)
+            code = USAGE
+        except Unavailable as error:
+            typer.echo(f"replay decide: {error}", err=True)
+            code = DOWN
+        raise typer.Exit(code)
+
+
+def _not_both(log: str | None, broker: str | None) -> None:
+    if log and broker:
+        raise ConfigError("give --log or --broker, not both")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is decided: the log or archive at *where*, or a *view* of topics that are called so."""
+
+    where: str
+    span: Span | None
+    view: LogView | None = None
+
+
+def _decided(source: _Source, new: Policy | None, *, as_json: bool) -> int:
+    if new is not None:
+        return replay.comparison_cli.decide_under(source, new, as_json=as_json)
+    if source.view is None and replay.comparison_cli.archived(source.where):
+        raise ConfigError(f"{source.where} is an archive: give the kept log, or --policy")
+    view: LogView = LogDir(Path(source.where)) if source.view is None else source.view
+    view = view if source.span is None else SpannedView(view, source.span)
+    err = Console(stderr=True, highlight=False)
+    with err.status("making every decision again") as status:
+
+        def progress(count: int) -> None:
+            if count % _EVERY == 0:
+                status.update(f"making every decision again: {count}")
+
+        report = decide_again(view, progress=progress)
+    typer.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) if as_json else summary(report))
+    return verdict(report, source.where)
 
 
 def decide_log(log: Path, *, as_json: bool) -> int:
     """Run ``replay decide`` over the log at *log* and return the exit code."""
-    err = Console(stderr=True, highlight=False)
     try:
-        with err.status("making every decision again") as status:
-
-            def progress(count: int) -> None:
-                if count % _EVERY == 0:
-                    status.update(f"making every decision again: {count}")
-
-            report = decide_again(LogDir(log), progress=progress)
+        return _decided(_Source(str(log), None), None, as_json=as_json)
     except (LogDirError, ConfigError, InvalidRecord) as error:
         typer.echo(f"replay decide: {error}", err=True)
         return USAGE
     except Unavailable as error:
         typer.echo(f"replay decide: {error}", err=True)
         return DOWN
-    typer.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) if as_json else summary(report))
-    return verdict(report, str(log))
 
 
 def summary(report: Report) -> str:

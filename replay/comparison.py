@@ -16,20 +16,11 @@ from numpy.typing import NDArray
 
 from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
-from replay.logged import (
-    Batch,
-    Bill,
-    FirstOf,
-    Floats,
-    Logged,
-    asked,
-    billed,
-    outcomes,
-    places,
-    words,
-)
-from replay.logged_facts import hashes, times
-from replay.outcomes import Asked, Codes, Decider, Flags, Outcome, Words
+from replay.bills import Bill, Bills, Floats
+from replay.logged import Batch, Logged, asked, outcomes, places, words
+from replay.logged_facts import extent, hashes, times
+from replay.outcomes import Asked, Codes, Decider, Flags, Outcome, Words, numbered
+from replay.repeats import FirstOf
 
 SAMPLES = 3
 """Request ids that are kept of each cell."""
@@ -103,10 +94,10 @@ def compare(
     found = Comparison(dropped=logged.dropped())
     sides = _Sides(None if old is None else Decider(old), Decider(new))
     for partition in logged.partitions():
-        bill = billed(logged, partition)
+        bills = Bills(logged.completions(partition))
         first = FirstOf()
         for batch in logged.batches(partition):
-            _add(found, batch, _Context(bill, first, sides))
+            _add(found, batch, _Context(bills, first, sides))
             progress(found.decisions)
     for decider in (sides.old, sides.new):
         if decider is not None:
@@ -141,16 +132,18 @@ class _Both:
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    bill: Bill
+    bills: Bills
     first: FirstOf
     sides: _Sides
 
 
 def _add(found: Comparison, batch: Batch, context: _Context) -> None:
+    if not len(batch.decisions):
+        return
     codes, texts = outcomes(batch)
     logged = [Outcome(*text) for text in texts]
     ids = words(batch.decisions)
-    fresh = context.first.among(ids)
+    fresh = context.first.among(ids, extent(batch.decisions))
     made = np.array([outcome.failure != DEAD_LETTERED for outcome in logged], dtype=np.bool_)[codes]
     found.repeats += int((~fresh).sum())
     found.undecided += int((fresh & ~made).sum())
@@ -164,10 +157,11 @@ def _add(found: Comparison, batch: Batch, context: _Context) -> None:
     found.first = first if found.first is None else min(first, found.first)
     found.last = last if found.last is None else max(last, found.last)
     both = context.sides.decide(asked(batch), codes, logged)
-    numbers, executed = _money(batch, context.bill)
+    bill = context.bills.of(places(batch.decisions))
+    numbers, executed = _money(batch, bill)
     found.decisions += len(codes)
     found.unknown += int(both.unknown.sum())
-    _usage(found, logged, codes, _Paid(numbers, executed, context.bill))
+    _usage(found, logged, codes, _Paid(numbers, executed, bill))
     _count(found, batch, both, _Ids(ids, numbers))
 
 
@@ -181,10 +175,8 @@ def _count(found: Comparison, batch: Batch, both: _Both, own: _Ids) -> None:
     """Add every cell of *batch*, with some request ids of those that changed."""
     wide = len(both.would)
     key = (batch.tenant * len(both.was) + both.before) * wide + both.after
-    distinct, start, group, counts = np.unique(
-        key, return_index=True, return_inverse=True, return_counts=True
-    )
-    group = group.reshape(-1)
+    distinct, group = numbered(key)
+    counts = np.bincount(group, minlength=len(distinct))
     sums = _summed(group, own.numbers, len(distinct))
     for place, code in enumerate(distinct.tolist()):
         rest, after = divmod(code, wide)
@@ -193,7 +185,7 @@ def _count(found: Comparison, batch: Batch, both: _Both, own: _Ids) -> None:
         total = found.cells.setdefault(cell, Sums())
         total.add(int(counts[place]), sums[place])
         if cell[1] != cell[2] and len(total.samples) < SAMPLES:
-            rows = start[place] + np.flatnonzero(group[start[place] :] == place)
+            rows = np.flatnonzero(group == place)
             picked = own.ids[rows[: SAMPLES - len(total.samples)]].tolist()
             total.samples += [f"{high:016x}{low:016x}" for high, low in picked]
 

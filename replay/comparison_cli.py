@@ -5,7 +5,7 @@ Whatever needs a library of analysis is imported when a command runs: every work
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import typer
@@ -15,10 +15,13 @@ from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
 from replay.policy_difference import difference
 from replay.policy_difference import lines_of as differing
+from replay.span import Span, SpannedView
+from replay.view import LogView
 from schemas.logdir import LogDirError
 
 if TYPE_CHECKING:
     from replay.comparison import Comparison
+    from replay.logged import Logged
 
 OK, NO, USAGE, NOT_ENOUGH = 0, 1, 2, 4
 UNKNOWN_LIMIT = 0.01
@@ -27,18 +30,50 @@ UNKNOWN_LIMIT = 0.01
 _UNUSABLE = (LogDirError, ConfigError, InvalidRecord, OSError)
 
 
-def decide_under(log: str, policy: Policy, *, as_json: bool) -> int:
-    """Print what *policy* changes for the decisions logged at *log* and return the exit code."""
+class Source(Protocol):
+    """What is compared: a log or archive, or a view of topics, and the stretch of time that is meant."""
+
+    @property
+    def where(self) -> str:
+        """Return its place, or what it is called."""
+        ...
+
+    @property
+    def span(self) -> Span | None:
+        """Return the stretch of time; None for all."""
+        ...
+
+    @property
+    def view(self) -> LogView | None:
+        """Return the topics; None for a log or archive."""
+        ...
+
+
+def archived(where: str) -> bool:
+    """Tell whether an archive lies at *where*."""
+    from replay.logged import is_archive  # noqa: PLC0415 - heavy
+
+    return is_archive(where)
+
+
+def decide_under(source: Source, policy: Policy, *, as_json: bool) -> int:
+    """Print what *policy* changes for the decisions logged in *source* and return the exit code."""
     from replay.comparison_report import lines_of, report  # noqa: PLC0415 - heavy
+    from replay.logged import KeptLog, logged_at  # noqa: PLC0415 - heavy
 
     try:
-        found = compared(log, policy, None)
+        if source.view is None:
+            logged: Logged = logged_at(source.where, source.span)
+        else:
+            view = source.view if source.span is None else SpannedView(source.view, source.span)
+            logged = KeptLog(view)
+        found = _over(logged, policy, None)
     except _UNUSABLE as error:
         typer.echo(f"replay decide: {error}", err=True)
         return USAGE
     answer = report(found, policy)
     typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines_of(answer)))
-    return enough(found, log)
+    return enough(found, source.where)
 
 
 def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
@@ -65,11 +100,16 @@ def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
 
 def compared(log: str, new: Policy, old: Policy | None) -> Comparison:
     """Return what changes over the decisions logged at *log*; raises what an unusable log raises."""
-    from replay.comparison import compare  # noqa: PLC0415 - heavy
     from replay.logged import logged_at  # noqa: PLC0415 - heavy
 
+    return _over(logged_at(log), new, old)
+
+
+def _over(logged: Logged, new: Policy, old: Policy | None) -> Comparison:
+    from replay.comparison import compare  # noqa: PLC0415 - heavy
+
     with Console(stderr=True, highlight=False).status("deciding") as status:
-        return compare(logged_at(log), new, old, lambda count: status.update(f"deciding: {count}"))
+        return compare(logged, new, old, lambda count: status.update(f"deciding: {count}"))
 
 
 def enough(found: Comparison, log: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from agents.policy import Policy
@@ -59,7 +60,7 @@ def _matrix(cells: Mapping[Cell, Sums], label: Label) -> list[Json]:
     """Return every pair that occurs, the unchanged too, most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     samples: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for (_, one, other), sums in cells.items():
+    for (_, one, other), sums in sorted(cells.items(), key=itemgetter(0)):
         pair = (label(one), label(other))
         counts[pair] += sums.rows
         samples[pair] += sums.samples
@@ -173,7 +174,7 @@ def safety_flips(found: Comparison, new: Policy, old: Policy | None = None) -> l
     marked = _marked(new) | (_marked(old) if old is not None else set())
     counts: Counter[tuple[str, str]] = Counter()
     samples: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for (_, one, other), sums in found.cells.items():
+    for (_, one, other), sums in sorted(found.cells.items(), key=itemgetter(0)):
         if one.decision != other.decision and marked & {one.decision, other.decision}:
             pair = (one.goes_by, other.goes_by)
             counts[pair] += sums.rows

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -24,9 +25,11 @@ from replay.archive_files import Files
 from replay.archive_rows import KINDS, NOBODY, Row, table_of
 from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
 from replay.archiver import CHUNK
+from replay.bills import JOB, PAID, Part
 from replay.cases import Case, cases_in
-from replay.logged_facts import facts_in, whole
+from replay.logged_facts import facts_in, times_of, whole
 from replay.outcomes import Asked, Codes, Flags, Words, coded
+from replay.span import Span, SpannedView
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
 from schemas.logdir import LogDir
@@ -47,17 +50,7 @@ _COLUMNS = [
 ]
 _SEEN = ("type", "name", "label", "matched", "confidence", "value", "status")
 _OBSERVED = [f"observations.list.element.{name}" for name in _SEEN]
-_BILLED = [
-    "offset",
-    "origin.offset",
-    "step",
-    "branch",
-    "attempt",
-    "model",
-    "prompt_tokens",
-    "completion_tokens",
-]
-_BILLED += ["cost_usd", "latency_ms"]
+_BILLED = ["offset", "origin.offset", *JOB, "model", *PAID]
 _ASKING = ["offset", "accepted_at", "source", "data_class"]
 _RATED = ["offset", "request_id", "source", "metric", "reward", "observation", "arrived_at"]
 _NO_BODY = Body(0, b"")
@@ -99,8 +92,8 @@ class Logged(Protocol):
         """Yield all feedback, one partition after another."""
         ...
 
-    def completions(self, partition: int) -> Iterator[pa.Table]:
-        """Yield the completions of *partition* in order."""
+    def completions(self, partition: int) -> list[Part]:
+        """Return the completions of *partition* in order, in parts that are yet to be read."""
         ...
 
     def policies(self) -> Mapping[str, str]:
@@ -112,19 +105,45 @@ class Logged(Protocol):
         ...
 
 
-def logged_at(where: str) -> Logged:
-    """Return the archive or kept log at *where*; raises `LogDirError` if it is neither, `InvalidRecord`."""
+def logged_at(where: str, span: Span | None = None) -> Logged:
+    """Return the archive or kept log at *where*, of which the decisions in *span* are seen.
+
+    Raises `LogDirError` if it is neither, `InvalidRecord`.
+    """
+    if is_archive(where):
+        archived = ArchivedLog(Files(where))
+        return archived if span is None else Spanned(archived, span)
+    kept = LogDir(where)
+    return KeptLog(kept if span is None else SpannedView(kept, span))
+
+
+def is_archive(where: str) -> bool:
+    """Tell whether what lies at *where* claims to be an archive."""
     if "://" in where:
-        return ArchivedLog(Files(where))
-    manifest = Path(where) / MANIFEST
-    if manifest.is_file():
-        try:
-            archived = "format" in json.loads(manifest.read_bytes())
-        except ValueError:
-            archived = False
-        if archived:
-            return ArchivedLog(Files(where))
-    return KeptLog(LogDir(where))
+        return True
+    try:
+        return "format" in json.loads((Path(where) / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+class Spanned:
+    """The decisions of *logged* in *span*, with all their completions."""
+
+    def __init__(self, logged: Logged, span: Span) -> None:
+        self._span = span
+        self.partitions, self.completions = logged.partitions, logged.completions
+        self.policies, self.dropped = logged.policies, logged.dropped
+        self.requests, self.feedback = logged.requests, logged.feedback
+        self._logged = logged
+
+    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield those in the span."""
+        for batch in self._logged.batches(partition, more):
+            times = times_of(batch.decisions)
+            inside = (times >= self._span.since) & (times < self._span.until)
+            if inside.any():
+                yield batch if inside.all() else batch.only(inside)
 
 
 class ArchivedLog:
@@ -180,12 +199,13 @@ class ArchivedLog:
             for stored in commit.files if commit.topic == FEEDBACK else ():
                 yield _unskipped(self._files.parquet(stored.name, []).read(columns=_RATED), commit)
 
-    def completions(self, partition: int) -> Iterator[pa.Table]:
-        """Yield the completions of *partition*, a file at a time."""
-        for commit in self._of(COMPLETIONS, partition):
-            for stored in commit.files:
-                table = self._files.parquet(stored.name, ["model"]).read(columns=_BILLED)
-                yield _unskipped(table, commit)
+    def completions(self, partition: int) -> list[Part]:
+        """Return the completions of *partition*, a file each."""
+        places = [(each, stored) for each in self._of(COMPLETIONS, partition) for stored in each.files]
+        return [Part(partial(self._billed, each, stored.name), stored.origins) for each, stored in places]
+
+    def _billed(self, commit: Commit, name: str) -> pa.Table:
+        return _unskipped(self._files.parquet(name, ["model"]).read(columns=_BILLED), commit)
 
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
@@ -233,9 +253,9 @@ class KeptLog:
     def _tenants(self, partition: int) -> dict[int, str]:
         return {row.envelope.offset: row.record.tenant for row in self._read(REQUESTS, partition)}
 
-    def completions(self, partition: int) -> Iterator[pa.Table]:
-        """Yield the completions of *partition*."""
-        yield table_of(COMPLETIONS, list(self._read(COMPLETIONS, partition)))
+    def completions(self, partition: int) -> list[Part]:
+        """Return the completions of *partition*, one part."""
+        return [Part(lambda: table_of(COMPLETIONS, list(self._read(COMPLETIONS, partition))))]
 
     def requests(self, partition: int) -> Iterator[pa.Table]:
         """Yield the requests of *partition*, read without their bodies."""
@@ -313,83 +333,3 @@ def places(table: pa.Table) -> Codes:
     """Return the offset of each row's request in `requests`."""
     offsets: Codes = whole(table["origin"]).field("offset").to_numpy(zero_copy_only=False)
     return offsets
-
-
-@dataclass(slots=True)
-class FirstOf:
-    """Tells the first decision of a request from its repeats, by 64 bits of the mixed id."""
-
-    _seen: Words = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
-
-    def among(self, ids: Words) -> Flags:
-        """Return which of *ids* were not there before, and are the first of their kind here."""
-        keys = ids[:, 0] ^ (ids[:, 1] * np.uint64(0x9E3779B97F4A7C15))
-        distinct, first = np.unique(keys, return_index=True)
-        at = np.searchsorted(self._seen, distinct)
-        known = np.zeros(len(distinct), dtype=np.bool_)
-        inside = at < len(self._seen)
-        known[inside] = self._seen[at[inside]] == distinct[inside]
-        fresh = np.zeros(len(keys), dtype=np.bool_)
-        fresh[first[~known]] = True
-        self._seen = np.insert(self._seen, at[~known], distinct[~known])
-        return fresh
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What requests cost, one row each where any call was answered; `model` is that of the first call.
-
-    `latency` is the milliseconds that their answered calls took at the providers, added up.
-    """
-
-    offset: Codes
-    cost: Floats
-    prompt: Floats
-    completion: Floats
-    model: Codes
-    models: list[str]
-    latency: Floats
-
-    def rows_of(self, offsets: Codes) -> tuple[Codes, Flags]:
-        """Return the row of each of *offsets*, and whether there is one."""
-        if not len(self.offset):
-            return np.zeros(len(offsets), dtype=np.int64), np.zeros(len(offsets), dtype=np.bool_)
-        at = np.minimum(np.searchsorted(self.offset, offsets), len(self.offset) - 1)
-        return at, self.offset[at] == offsets
-
-
-def billed(logged: Logged, partition: int) -> Bill:
-    """Return the bills of *partition*: of each job the first completion counts; what is unknown is NaN."""
-    models: dict[str, int] = {}
-    parts: list[NDArray[np.float64]] = []
-    for table in logged.completions(partition):
-        if not len(table):
-            continue
-        codes, names = coded([whole(table["model"])])
-        own = np.array([models.setdefault(name, len(models)) for (name,) in names])
-        columns = [places(table), *(_numbers(table[name]) for name in _BILLED[2:5])]
-        columns += [own[codes], *(_numbers(table[name]) for name in _BILLED[6:])]
-        parts.append(np.column_stack([column.astype(np.float64) for column in columns]))
-    rows = np.concatenate(parts) if parts else np.empty((0, 9))
-    # Sorted by job; the sort is stable, so the first of equal jobs is the first in the log.
-    rows = rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
-    first_of_job = np.ones(len(rows), dtype=np.bool_)
-    first_of_job[1:] = (rows[1:, :4] != rows[:-1, :4]).any(axis=1)
-    rows = rows[first_of_job]
-    rows[:, 5:7][rows[:, 5:7] < 0] = np.nan
-    offsets, starts = np.unique(rows[:, 0], return_index=True)
-    sums = np.add.reduceat(rows[:, 5:], starts, axis=0) if len(rows) else np.empty((0, 4))
-    return Bill(
-        offsets.astype(np.int64),
-        sums[:, 2],
-        sums[:, 0],
-        sums[:, 1],
-        rows[starts, 4].astype(np.int64),
-        list(models),
-        sums[:, 3],
-    )
-
-
-def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
-    numbers: NDArray[Any] = column.to_numpy()
-    return numbers

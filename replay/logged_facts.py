@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from agents.decision import REQUESTED_MODEL
 from agents.exploration import FACT
-from replay.outcomes import coded
+from replay.outcomes import Codes, coded
 
 
 def facts_in(facts: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -51,3 +51,14 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return *column* in one piece."""
     combined = column.combine_chunks()
     return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def times_of(decisions: pa.Table) -> Codes:
+    """Return the timestamp (ms) of each of *decisions*."""
+    found: Codes = decisions["timestamp"].cast(pa.int64()).to_numpy()
+    return found
+
+
+def extent(decisions: pa.Table) -> tuple[int, int]:
+    """Return the first and the last timestamp (ms) of *decisions*; (0, 0) where there is none."""
+    return times(decisions) if len(decisions) else (0, 0)

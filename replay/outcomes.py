@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from agents.decision import TAG
@@ -25,6 +24,7 @@ from agents.policy import Policy
 from agents.policy_model import Decision as DecisionRule
 from replay.what_if import recipe_of
 
+_FEW = 65_536
 Codes = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
@@ -255,31 +255,53 @@ class Decider:
         demanded = self._scope(recipe).demanded
         unknown = np.zeros(len(signals), dtype=np.bool_)
         if demanded:
-            flat = flat_of(signals, 0, len(signals))
+            seen = _Seen.of(flat_of(signals, 0, len(signals)))
             for key, leaf in demanded.items():
-                lacking = ~_observed(flat, key)
+                lacking = ~seen.holds(key)
                 self.lacking[leaf] += int(lacking.sum())
                 unknown |= lacking
         return unknown
 
 
-def _observed(flat: Flat, key: tuple[str, str]) -> Flags:
-    """Return which rows hold an observation of *key*, whatever it says."""
-    hits = np.ones(int(flat.offsets[-1]), dtype=np.bool_)
-    for name, wanted in zip(("type", "name"), key, strict=True):
-        hits &= _equal(flat.fields[name], wanted)
-    before = np.concatenate(([0], np.cumsum(hits)))
-    found: Flags = before[flat.offsets[1:]] > before[flat.offsets[:-1]]
-    return found
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What rows hold observations of; `types` and `names` number the texts, an observation each."""
+
+    offsets: NDArray[np.int64]
+    types: Codes
+    names: Codes
+    texts: tuple[Sequence[str], Sequence[str]]
+    alike: bool
+
+    @staticmethod
+    def of(flat: Flat) -> _Seen:
+        """Return what *flat* holds; mostly every row has the same signals in the same order."""
+        (types, kinds), (names, called) = (_numbered(flat.fields[name]) for name in ("type", "name"))
+        width, alike = flat.width, False
+        if flat.rows and width > 0:
+            rows = (codes.reshape(-1, width) for codes in (types, names))
+            alike = all(bool((each == each[0]).all()) for each in rows)
+        return _Seen(flat.offsets, types, names, (kinds, called), alike)
+
+    def holds(self, key: tuple[str, str]) -> Flags:
+        """Return which rows hold an observation of *key*, whatever it says."""
+        rows = len(self.offsets) - 1
+        if not all(wanted in texts for wanted, texts in zip(key, self.texts, strict=True)):
+            return np.zeros(rows, dtype=np.bool_)
+        one, other = (texts.index(wanted) for wanted, texts in zip(key, self.texts, strict=True))
+        if self.alike:
+            width = int(self.offsets[1] - self.offsets[0])
+            there = bool(((self.types[:width] == one) & (self.names[:width] == other)).any())
+            return np.full(rows, there, dtype=np.bool_)
+        before = np.concatenate(([0], np.cumsum((self.types == one) & (self.names == other))))
+        found: Flags = before[self.offsets[1:]] > before[self.offsets[:-1]]
+        return found
 
 
-def _equal(texts: pa.Array, wanted: str) -> Flags:
-    if pa.types.is_dictionary(texts.type):
-        where = [code for code, text in enumerate(texts.dictionary.to_pylist()) if text == wanted]
-        same: Flags = np.isin(texts.indices.to_numpy(zero_copy_only=False), where)
-        return same
-    flags: Flags = pc.equal(texts, wanted).to_numpy(zero_copy_only=False)
-    return flags
+def _numbered(texts: pa.Array) -> tuple[Codes, Sequence[str]]:
+    """Return a number for each of *texts*, and the texts that the numbers stand for, each once."""
+    encoded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
 
 def coded(columns: Sequence[pa.Array]) -> tuple[Codes, list[tuple[Any, ...]]]:
@@ -291,7 +313,7 @@ def coded(columns: Sequence[pa.Array]) -> tuple[Codes, list[tuple[Any, ...]]]:
         values = encoded.dictionary.to_pylist()
         combined = combined * max(1, len(values)) + encoded.indices.to_numpy(zero_copy_only=False)
         texts.append(values)
-    distinct, codes = np.unique(combined, return_inverse=True)
+    distinct, codes = numbered(combined)
     found = []
     for code in distinct.tolist():
         row = []
@@ -299,4 +321,15 @@ def coded(columns: Sequence[pa.Array]) -> tuple[Codes, list[tuple[Any, ...]]]:
             code, index = divmod(code, max(1, len(values)))  # noqa: PLW2901 - a mixed radix, digit by digit
             row.append(values[index])
         found.append(tuple(reversed(row)))
-    return codes.reshape(-1).astype(np.int64), found
+    return codes, found
+
+
+def numbered(values: Codes) -> tuple[Codes, Codes]:
+    """Return the distinct *values*, sorted, and the place of each value among them."""
+    highest = int(values.max(initial=0))
+    if highest > _FEW or int(values.min(initial=0)) < 0:
+        distinct, codes = np.unique(values, return_inverse=True)
+        return distinct, codes.reshape(-1).astype(np.int64)
+    there = np.bincount(values, minlength=highest + 1) > 0  # a count, where a sort would take ten times that
+    place = np.cumsum(there) - 1
+    return np.flatnonzero(there), place[values]

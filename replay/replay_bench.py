@@ -30,6 +30,8 @@ from schemas.topics import COMPLETIONS, DECISIONS
 PARTITIONS = 4
 _SIGNALS = 8
 _MIB = 1024
+_START_MS, _APART_MS = 1_767_225_600_000, 86
+"""The first decision, and the time between two of them: about a million a day."""
 _MATCHED = 0.3
 _LARGE = 0.25
 _RULES = "\n".join(
@@ -111,6 +113,7 @@ def _chunk(files: Files, part: _Rows, random: np.random.Generator) -> None:
     paid |= {
         name: pa.array(random.integers(1, 2000, rows)) for name in ("prompt_tokens", "completion_tokens")
     }
+    paid |= {"latency_ms": pa.array(random.random(rows) * 1000)}
     paid |= {name: pa.array(np.zeros(rows, dtype=np.int64)) for name in ("step", "branch", "attempt")}
     _put(files, part, COMPLETIONS, {"request_id": ids, "origin": _origin(part), **paid})
 
@@ -128,7 +131,11 @@ def _origin(part: _Rows) -> pa.Array:
 def _core(given: dict[str, pa.Array], rows: int) -> pa.Array:
     kind = schema_of(DECISIONS).field("core").type
     facts = {"name": _lists("requested_model", rows), "value": _lists("auto", rows)}
-    given = given | {"failure": _same("", rows), "recipe": _same("", rows)}
+    given = given | {
+        "failure": _same("", rows),
+        "recipe": _same("", rows),
+        "policy_hash": _same("0" * 64, rows),
+    }
     given["facts"] = pa.StructArray.from_arrays(list(facts.values()), names=list(facts))
     own = [field for field in kind if field.name in given]
     return pa.StructArray.from_arrays([given[field.name] for field in own], names=[f.name for f in own])
@@ -138,10 +145,18 @@ def _lists(text: str, rows: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32)), _same(text, rows))
 
 
+def _place(part: _Rows) -> dict[str, pa.Array]:
+    times = _START_MS + part.offsets * _APART_MS
+    return {
+        "offset": pa.array(part.offsets),
+        "timestamp": pa.array(times, pa.int64()).cast(pa.timestamp("ms", "UTC")),
+    }
+
+
 def _put(files: Files, part: _Rows, kind: str, columns: dict[str, pa.Array]) -> None:
     begin, end = part.start, part.start + part.rows
     name = file_name((kind, part.partition), f"{kind}/date=2026-01-01/tenant=acme", (begin, end))
-    files.put_table(name, pa.table({"offset": pa.array(part.offsets), **columns}))
+    files.put_table(name, pa.table(_place(part) | columns))
     files.reveal(name)
     origins = (begin, end - 1) if kind == COMPLETIONS else None
     stored = Stored(name, kind, part.rows, begin, end - 1, origins)

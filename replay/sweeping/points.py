@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
-from replay.logged import Batch, Bill, FirstOf, Logged, asked, billed, outcomes, places, words
+from replay.bills import Bill, Bills
+from replay.logged import Batch, Logged, asked, outcomes, places, words
+from replay.logged_facts import extent
 from replay.outcomes import Asked, Codes, Decider, Outcome
+from replay.repeats import FirstOf
 from replay.sweeping.axes import Axis, points_of
 from replay.sweeping.scores import Scored
 
@@ -67,7 +70,7 @@ def sweep(
     found.overlap = [(np.inf, -np.inf) for _ in axes]
     decider = Decider(policy)
     for partition in logged.partitions():
-        bill, first = billed(logged, partition), FirstOf()
+        bill, first = Bills(logged.completions(partition)).all(), FirstOf()
         for batch in logged.batches(partition):
             kept = _kept(batch, first)
             if len(kept.decisions):
@@ -90,7 +93,7 @@ def _kept(batch: Batch, first: FirstOf) -> Batch:
     """Return the first decision of each request that was decided at all, as a comparison counts them."""
     codes, texts = outcomes(batch)
     made = np.array([Outcome(*text).failure != DEAD_LETTERED for text in texts], dtype=np.bool_)
-    keep = first.among(words(batch.decisions)) & made[codes]
+    keep = first.among(words(batch.decisions), extent(batch.decisions)) & made[codes]
     return batch if keep.all() else batch.only(keep)
 
 

@@ -21,8 +21,9 @@ from replay.archive_files import Files
 from replay.cases import Case, cases
 from replay.comparison import compare
 from replay.comparison_report import report
-from replay.logged import ArchivedLog, FirstOf, KeptLog
+from replay.logged import ArchivedLog, KeptLog
 from replay.outcomes import picks, units
+from replay.repeats import FirstOf
 from replay.view import MemoryLog
 from replay.what_if import recipe_of
 from tests.replay.logs import POLICY_YAML, LogBuilder, kept
