@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import orjson
 import typer
@@ -17,6 +17,8 @@ import replay.evaluate_cli
 import replay.plan_cli
 from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unavailable
 from agents.policy import Policy
+from agents.ports import Infer
+from replay.comparison_cli import Classifiers, InferAt
 from replay.decide import Report, decide_again
 from replay.drawing import drawn
 from replay.explain import as_json as explained
@@ -41,17 +43,26 @@ def _no_topics(_broker: str | None, _folder: Path) -> AbstractContextManager[Log
     raise ConfigError("give --log: no broker can be reached from here")
 
 
-def register(app: typer.Typer, open_topics: OpenTopics = _no_topics) -> typer.Typer:
-    """Add the group ``replay`` to *app* and return it, so that others can add to it."""
+def _no_classifiers(_address: str) -> AbstractAsyncContextManager[Infer]:
+    raise ConfigError("no classifier can be reached from here")
+
+
+def register(
+    app: typer.Typer, open_topics: OpenTopics = _no_topics, infer_at: InferAt = _no_classifiers
+) -> typer.Typer:
+    """Add the group ``replay`` to *app* and return it, so that others can add to it.
+
+    *open_topics* and *infer_at* tell how topics and classifiers are reached.
+    """
     commands = typer.Typer(no_args_is_help=True)
-    _register_decide(commands, open_topics)
+    _register_decide(commands, open_topics, infer_at)
     replay.evaluate_cli.register(commands)
     replay.plan_cli.register(commands)
     app.add_typer(commands, name="replay", help="What the log proves, and what would have been.")
     return commands
 
 
-def _register_decide(commands: typer.Typer, open_topics: OpenTopics) -> None:
+def _register_decide(commands: typer.Typer, open_topics: OpenTopics, infer_at: InferAt) -> None:
     @commands.command("decide")
     def decide(  # noqa: PLR0913 - one parameter for each option that the user has
         *,
@@ -71,6 +82,12 @@ def _register_decide(commands: typer.Typer, open_topics: OpenTopics) -> None:
         policy: Annotated[
             Path | None, typer.Option("--policy", help="Decide under this configuration instead.")
         ] = None,
+        backfill: Annotated[
+            bool, typer.Option("--backfill", help="With --policy: compute the signals that the log lacks.")
+        ] = False,
+        triton: Annotated[
+            str, typer.Option("--triton", help="With --backfill: the classifiers at HOST:PORT (gRPC) too.")
+        ] = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
         """Make every logged decision again and compare: all must come out as logged.
@@ -81,11 +98,15 @@ def _register_decide(commands: typer.Typer, open_topics: OpenTopics) -> None:
         """
         try:
             _not_both(log, broker)
+            if (backfill and policy is None) or (triton and not backfill):
+                _refuse("--backfill goes with --policy, and --triton with --backfill")
             span = Span.of(since, until)
             new = None if policy is None else read_policy(policy)
             source = _Source(log, span) if log else _Source(broker or str(folder), span)
             with nullcontext() if log else open_topics(broker, folder) as view:
-                code = _decided(source if log else replace(source, view=view), new, as_json=as_json)
+                source = source if log else replace(source, view=view)
+                classifiers = Classifiers(infer_at, triton) if backfill else None
+                code = _decided(source, new, classifiers, as_json=as_json)
         except (LogDirError, ConfigError, InvalidRecord) as error:
             typer.echo(f"replay decide: {error}", err=True)
             code = USAGE
@@ -97,7 +118,11 @@ def _register_decide(commands: typer.Typer, open_topics: OpenTopics) -> None:
 
 def _not_both(log: str | None, broker: str | None) -> None:
     if log and broker:
-        raise ConfigError("give --log or --broker, not both")
+        _refuse("give --log or --broker, not both")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ConfigError(why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +134,11 @@ class _Source:
     view: LogView | None = None
 
 
-def _decided(source: _Source, new: Policy | None, *, as_json: bool) -> int:
+def _decided(
+    source: _Source, new: Policy | None, classifiers: Classifiers | None = None, *, as_json: bool
+) -> int:
     if new is not None:
-        return replay.comparison_cli.decide_under(source, new, as_json=as_json)
+        return replay.comparison_cli.decide_under(source, new, as_json=as_json, backfill=classifiers)
     if source.view is None and replay.comparison_cli.archived(source.where):
         raise ConfigError(f"{source.where} is an archive: give the kept log, or --policy")
     view: LogView = LogDir(Path(source.where)) if source.view is None else source.view

@@ -5,6 +5,10 @@ Whatever needs a library of analysis is imported when a command runs: every work
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
@@ -13,6 +17,7 @@ from rich.console import Console
 
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
+from agents.ports import Infer
 from replay.policy_difference import difference
 from replay.policy_difference import lines_of as differing
 from replay.span import Span, SpannedView
@@ -20,8 +25,12 @@ from replay.view import LogView
 from schemas.logdir import LogDirError
 
 if TYPE_CHECKING:
+    from replay.backfill import Filled
     from replay.comparison import Comparison
     from replay.logged import Logged
+
+InferAt = Callable[[str], AbstractAsyncContextManager[Infer]]
+"""Connect to the classifiers at an address, host:port."""
 
 OK, NO, USAGE, NOT_ENOUGH = 0, 1, 2, 4
 UNKNOWN_LIMIT = 0.01
@@ -49,6 +58,14 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Classifiers:
+    """How signals that the log lacks are computed: heuristics here, the others at *triton*, if given."""
+
+    connect: InferAt
+    triton: str = ""
+
+
 def archived(where: str) -> bool:
     """Tell whether an archive lies at *where*."""
     from replay.logged import is_archive  # noqa: PLC0415 - heavy
@@ -56,8 +73,13 @@ def archived(where: str) -> bool:
     return is_archive(where)
 
 
-def decide_under(source: Source, policy: Policy, *, as_json: bool) -> int:
-    """Print what *policy* changes for the decisions logged in *source* and return the exit code."""
+def decide_under(
+    source: Source, policy: Policy, *, as_json: bool, backfill: Classifiers | None = None
+) -> int:
+    """Print what *policy* changes for the decisions logged in *source* and return the exit code.
+
+    With *backfill* the signals that it needs and the log lacks are computed first.
+    """
     from replay.comparison_report import lines_of, report  # noqa: PLC0415 - heavy
     from replay.logged import KeptLog, logged_at  # noqa: PLC0415 - heavy
 
@@ -67,13 +89,41 @@ def decide_under(source: Source, policy: Policy, *, as_json: bool) -> int:
         else:
             view = source.view if source.span is None else SpannedView(source.view, source.span)
             logged = KeptLog(view)
-        found = _over(logged, policy, None)
+        with _lacking_filled(logged, policy, backfill) as (whole, filled):
+            found = _over(whole, policy, None)
     except _UNUSABLE as error:
         typer.echo(f"replay decide: {error}", err=True)
         return USAGE
     answer = report(found, policy)
-    typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines_of(answer)))
+    lines = lines_of(answer)
+    if filled is not None:
+        answer["backfill"] = filled.as_json()
+        lines.append("backfill: " + ", ".join(f"{n} {name}" for name, n in answer["backfill"].items() if n))
+    typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2) if as_json else "\n".join(lines))
     return enough(found, source.where)
+
+
+@contextmanager
+def _lacking_filled(
+    logged: Logged, policy: Policy, classifiers: Classifiers | None
+) -> Iterator[tuple[Logged, Filled | None]]:
+    """Give *logged* with what it lacks, and what came of that; as it is without *classifiers*."""
+    from replay.adoption import no_classifier  # noqa: PLC0415 - heavy
+    from replay.backfill import Backfilled  # noqa: PLC0415 - heavy
+
+    if classifiers is None:
+        yield logged, None
+        return
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            infer: Infer = no_classifier
+            if classifiers.triton:
+                infer = runner.run(stack.enter_async_context(classifiers.connect(classifiers.triton)))
+            whole = Backfilled(logged, policy, infer, runner)
+            yield whole, whole.filled
+        finally:
+            runner.run(stack.aclose())
 
 
 def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:

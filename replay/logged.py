@@ -7,7 +7,7 @@ counts, later ones are repeats. What its calls cost is looked up by the place of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from replay.archive_files import Files
 from replay.archive_rows import KINDS, NOBODY, Row, table_of
 from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
 from replay.archiver import CHUNK
+from replay.asked import requests_in
 from replay.bills import JOB, PAID, Part
 from replay.cases import Case, cases_in
 from replay.logged_facts import facts_in, times_of, whole
@@ -33,6 +34,7 @@ from replay.span import Span, SpannedView
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
 from schemas.logdir import LogDir
+from schemas.request import Request
 from schemas.sealed import Body
 from schemas.topics import COMPLETIONS, DECISIONS, FEEDBACK, REQUESTS, signals_topic
 
@@ -100,6 +102,10 @@ class Logged(Protocol):
         """Return the normal form of each policy, by hash."""
         ...
 
+    def bodied(self, partition: int, offsets: Collection[int]) -> Iterator[tuple[int, Request]]:
+        """Yield the requests of *partition* at *offsets* with all that was kept of them."""
+        ...
+
     def dropped(self) -> Mapping[str, Mapping[str, Any]]:
         """Return by table what is known to have been there and is not: rows, first and last day."""
         ...
@@ -134,7 +140,7 @@ class Spanned:
         self._span = span
         self.partitions, self.completions = logged.partitions, logged.completions
         self.policies, self.dropped = logged.policies, logged.dropped
-        self.requests, self.feedback = logged.requests, logged.feedback
+        self.requests, self.feedback, self.bodied = logged.requests, logged.feedback, logged.bodied
         self._logged = logged
 
     def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
@@ -215,6 +221,11 @@ class ArchivedLog:
         """Return what was dropped by age."""
         return summed(gone for commit in self._commits for gone in commit.dropped)
 
+    def bodied(self, partition: int, offsets: Collection[int]) -> Iterator[tuple[int, Request]]:
+        """Yield the requests at *offsets*, none of an archive without bodies."""
+        if self.manifest.identity.bodies and offsets:
+            yield from requests_in(self._files, self._of(REQUESTS, partition), offsets)
+
     def _of(self, topic: str, partition: int) -> list[Commit]:
         return [each for each in self._commits if each.place == (topic, partition)]
 
@@ -249,6 +260,12 @@ class KeptLog:
                 rows = []
         if rows:
             yield _batch(rows)
+
+    def bodied(self, partition: int, offsets: Collection[int]) -> Iterator[tuple[int, Request]]:
+        """Yield the requests at *offsets*."""
+        for row in self._read(REQUESTS, partition):
+            if row.envelope.offset in offsets:
+                yield row.envelope.offset, row.record
 
     def _tenants(self, partition: int) -> dict[int, str]:
         return {row.envelope.offset: row.record.tenant for row in self._read(REQUESTS, partition)}

@@ -1,0 +1,162 @@
+"""Backfill: a policy that needs signals that nobody observed gets those, and only those, from requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+import signalbox
+from agents.policy import Policy
+from replay.adoption import no_classifier
+from replay.archive import Source, archive
+from replay.archive_files import Files
+from replay.backfill import Backfilled
+from replay.comparison import compare
+from replay.logged import ArchivedLog, KeptLog
+from replay.view import MemoryLog
+from schemas.codec import Codec
+from schemas.identity import body_digest
+from schemas.request import Request
+from schemas.sealed import Body, Claim, Sealed, seal_plainly
+from tests.replay.logs import POLICY_YAML, LogBuilder, kept
+
+NEEDS_MORE = POLICY_YAML.replace(
+    "      - {name: urgent, operator: OR, keywords: [urgent]}",
+    "      - {name: urgent, operator: OR, keywords: [urgent]}\n"
+    "      - {name: greeting, operator: OR, keywords: [hello]}",
+).replace("          - {type: keyword, name: urgent}", "          - {type: keyword, name: greeting}")
+
+
+def body(text: str) -> Body:
+    """Return a body that says *text*."""
+    data = orjson.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]})
+    return Body(len(data), body_digest("acme", data), seal_plainly(data))
+
+
+def bodied() -> LogBuilder:
+    """Return a log of eight requests: four greet, one is shredded, one is claimed, one is no chat."""
+    builder = LogBuilder()
+    for number in range(8):
+        builder.decided(number)
+    codec, count = Codec(), 0
+    for at, envelope in enumerate(builder.envelopes):
+        if envelope.topic != "requests":
+            continue
+        request: Request = codec.decode(envelope.value)
+        said = body("hello there" if count % 2 else "good day")
+        if count == 5:
+            said = replace(said, sealed=Sealed("key-1", "aes-gcm", b"n", b"gone"))
+        if count == 6:
+            said = replace(said, sealed=None, claim=Claim("ab/cd", "", "none", b""))
+        if count == 4:
+            said = Body(2, body_digest("acme", b"{}"), seal_plainly(b"{}"))
+        value = codec.encode(replace(request, body=said, subject=None, headers=None))
+        builder.envelopes[at] = replace(envelope, value=value)
+        count += 1
+    return builder
+
+
+@pytest.fixture(scope="module")
+def builder() -> LogBuilder:
+    """The log."""
+    return bodied()
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """An event loop."""
+    with asyncio.Runner() as found:
+        yield found
+
+
+def view(builder: LogBuilder) -> MemoryLog:
+    """Return the log of *builder*."""
+    return MemoryLog(builder.envelopes, builder.policies)
+
+
+def test_what_is_lacking_is_computed_and_decides(builder: LogBuilder, runner: asyncio.Runner) -> None:
+    """Every request lacks the new keyword; where its body can be read it is known afterwards, as it is."""
+    policy = Policy.parse(NEEDS_MORE)
+    before = compare(KeptLog(view(builder)), policy)
+    whole = Backfilled(KeptLog(view(builder)), policy, no_classifier, runner)
+    after = compare(whole, policy)
+
+    assert (before.decisions, before.unknown) == (8, 8)
+    assert after.unknown == 8 - whole.filled.observed
+    assert (whole.filled.lacking, whole.filled.shredded, whole.filled.elsewhere) == (8, 1, 1)
+    assert whole.filled.observed + whole.filled.refused == 6
+    greets = {b"hello" in unsealed(builder, p, o) for p, o in matched(whole)}
+    assert greets == {True}
+    assert len(matched(whole)) == 3
+
+
+def matched(whole: Backfilled) -> set[tuple[int, int]]:
+    """Return partition and offset of each request for which the new keyword was computed and matched."""
+    found = set()
+    for partition in whole.partitions():
+        for batch in whole.batches(partition):
+            origins = batch.decisions["origin"].to_pylist()
+            for origin, row in zip(origins, batch.signals.to_pylist(), strict=True):
+                if any(each["name"] == "greeting" and each["matched"] for each in row):
+                    found.add((partition, origin["offset"]))
+    return found
+
+
+def unsealed(builder: LogBuilder, partition: int, offset: int) -> bytes:
+    """Return the body of a request of the log."""
+    (envelope,) = [
+        e for e in builder.envelopes if (e.topic, e.partition, e.offset) == ("requests", partition, offset)
+    ]
+    return envelope.value or b""
+
+
+def test_what_was_logged_is_not_touched(builder: LogBuilder, runner: asyncio.Runner) -> None:
+    """The logged observations stay as they were; one is added, and of a policy that lacks nothing none."""
+    before = [r for p in range(4) for b in KeptLog(view(builder)).batches(p) for r in b.signals.to_pylist()]
+    whole = Backfilled(KeptLog(view(builder)), Policy.parse(NEEDS_MORE), no_classifier, runner)
+    after = [r for p in range(4) for b in whole.batches(p) for r in b.signals.to_pylist()]
+    same = Backfilled(KeptLog(view(builder)), builder.policy, no_classifier, runner)
+    compare(same, builder.policy)
+
+    assert list(map(repr, (row[:3] for row in after))) == list(map(repr, before))
+    assert {each["name"] for row in after for each in row[3:]} == {"greeting"}
+    assert same.filled.lacking == 0
+
+
+def test_an_archive_needs_its_bodies_for_it(
+    builder: LogBuilder, runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    """With bodies it comes to what the log comes to; without, all are counted as absent and stay unknown."""
+    policy = Policy.parse(NEEDS_MORE)
+    log = Backfilled(KeptLog(view(builder)), policy, no_classifier, runner)
+    expected = compare(log, policy)
+    for name, bodies in (("with", True), ("without", False)):
+        files = Files(str(tmp_path / name))
+        archive(Source(view(builder), "c", "signalbox"), files, bodies=bodies, chunk=3)
+        whole = Backfilled(ArchivedLog(files), policy, no_classifier, runner)
+        found = compare(whole, policy)
+        if bodies:
+            assert (found.cells.keys(), found.unknown) == (expected.cells.keys(), expected.unknown)
+            assert whole.filled == log.filled
+        else:
+            assert (found.unknown, whole.filled.absent) == (8, 8)
+
+
+def test_the_command_prints_what_came_of_it(builder: LogBuilder, tmp_path: Path) -> None:
+    """Exit 4 while too much stays unknown; it goes with --policy only."""
+    kept(str(tmp_path / "log"), builder.envelopes, builder.policies)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(NEEDS_MORE)
+    command = ["replay", "decide", "--log", str(tmp_path / "log"), "--backfill", "--json"]
+    found = CliRunner().invoke(signalbox.app, [*command, "--policy", str(policy)])
+    refused = CliRunner().invoke(signalbox.app, command)
+
+    assert found.exit_code == 4
+    assert orjson.loads(found.stdout)["backfill"]["shredded"] == 1
+    assert (refused.exit_code, "--policy" in refused.stderr) == (2, True)
