@@ -24,14 +24,12 @@ def requests_in(
     packer: Packer[Request] = Packer(Request)
     wanted = pa.array(sorted(offsets), pa.int64())
     low, high = min(offsets), max(offsets)
-    for commit in commits:
-        for stored in commit.files:
-            if stored.last < low or high < stored.first:
-                continue
-            table = files.parquet(stored.name, []).read(columns=["offset", *_COLUMNS])
-            table = table.filter(pc.is_in(table["offset"], value_set=wanted))
-            tenant = unquote(stored.folder.rpartition("/tenant=")[2])
-            for row in table.to_pylist():
-                offset = row.pop("offset")
-                if offset >= commit.skip:
-                    yield offset, packer.unpack(row | {"tenant": tenant})
+    near = ((c, f) for c in commits for f in c.files if f.first <= high and low <= f.last)
+    for commit, stored in near:
+        table = files.parquet(stored.name, []).read(columns=["offset", *_COLUMNS])
+        table = table.filter(pc.is_in(table["offset"], value_set=wanted))
+        tenant = unquote(stored.folder.rpartition("/tenant=")[2])
+        for row in table.to_pylist():
+            offset = row.pop("offset")
+            if offset >= commit.skip:
+                yield offset, packer.unpack(row | {"tenant": tenant})

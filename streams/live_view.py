@@ -80,10 +80,9 @@ class TopicView:
         records = self._log.read({place: begin})
         try:
             while some := self._loop.wait_for(_some(records)):
-                for envelope in some:
-                    if envelope.offset >= end:
-                        return
-                    yield envelope
+                yield from (envelope for envelope in some if envelope.offset < end)
+                if some[-1].offset >= end - 1:
+                    return
         finally:
             self._loop.wait_for(_closed(records))
 

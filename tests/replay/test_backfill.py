@@ -98,14 +98,13 @@ def test_what_is_lacking_is_computed_and_decides(builder: LogBuilder, runner: as
 
 def matched(whole: Backfilled) -> set[tuple[int, int]]:
     """Return partition and offset of each request for which the new keyword was computed and matched."""
-    found = set()
-    for partition in whole.partitions():
-        for batch in whole.batches(partition):
-            origins = batch.decisions["origin"].to_pylist()
-            for origin, row in zip(origins, batch.signals.to_pylist(), strict=True):
-                if any(each["name"] == "greeting" and each["matched"] for each in row):
-                    found.add((partition, origin["offset"]))
-    return found
+    batches = ((p, batch) for p in whole.partitions() for batch in whole.batches(p))
+    rows = (
+        (p, origin["offset"], row)
+        for p, batch in batches
+        for origin, row in zip(batch.decisions["origin"].to_pylist(), batch.signals.to_pylist(), strict=True)
+    )
+    return {(p, at) for p, at, row in rows if any(e["name"] == "greeting" and e["matched"] for e in row)}
 
 
 def unsealed(builder: LogBuilder, partition: int, offset: int) -> bytes:
