@@ -257,8 +257,10 @@ def decision_stage(
     def arrive(source: str, envelope: Envelope, record: Any) -> Arrival:  # noqa: ANN401 - decoded
         if source != REQUESTS:
             found = _derived(envelope, record)
-            # What nobody demands is no part of any request here: it is passed over, not late.
-            return replace(found, origin=NO_ORIGIN) if record.only_shadow else found
+            # What nobody demands is no part of any request here: it is passed over, not late. The role's own
+            # decisions come through here too, when it reads back what it wrote.
+            beside = isinstance(record, SignalSet) and record.only_shadow
+            return replace(found, origin=NO_ORIGIN) if beside else found
         asked, demanded, until = _asked(record), _demanded(book, record), record.decide_by
         return Arrival(envelope.offset, envelope.timestamp, envelope.offset, asked, demanded, until)
 

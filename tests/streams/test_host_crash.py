@@ -11,6 +11,7 @@ from agents.testing import request_of
 from schemas.identity import Origin
 from schemas.job import AttemptEnded, AttemptStarted
 from schemas.signal import Observation, Observations, SignalSet
+from schemas.topics import DECISIONS, REQUESTS, RESULTS
 from streams.app import roles_for
 from tests.streams.plays import PARTITIONS, Play
 
@@ -205,4 +206,27 @@ async def test_duplicate_jobs_collapse() -> None:
             job.key,
             fresh.key,
             replace(fresh, attempt=1).key,
+        ]
+
+
+async def test_a_decision_worker_that_comes_back_reads_its_own_decisions() -> None:
+    """What it wrote and had not committed is read back: not decided again, and its next life lives."""
+    async with Play(YAML, partitions=1) as play:
+        await play.publish()
+        rest = [role for role in roles_for(play.policy) if role != "decision"]
+        await play.worker("rest", rest)
+        first = await play.worker("d1", ["decision"])
+        first.dies_after(DECISIONS, 3)
+        for n in range(6):
+            play.ask(request_of(play.policy, f"r{n}", f"hello {n}", now=play.clock.now))
+        await play.until(lambda: first.cable.cut, "the death")
+        written = play.total([DECISIONS])
+        await first.kill()
+        second = await play.worker("d2", ["decision"])
+        await play.until(lambda: play.total([RESULTS]) == 6 or bool(second.failures), "every result")
+
+        assert written >= 3
+        assert second.failures == []
+        assert [r.request_id for r in play.records(DECISIONS)] == [
+            r.request_id for r in play.records(REQUESTS)
         ]

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.topics import CATALOGUE, family, logical_name
 from streams.acls import CLIENTS, Acl, acls_for, commands, principals
-from streams.app import load_registries, signal_roles
+from streams.app import archived_topics, load_registries, signal_roles
 from streams.topics_plan import Existing, Plan, Wanted, difference, wanted_topics
 
 load_registries()
@@ -104,7 +104,7 @@ def test_other_topics_are_named_and_left() -> None:
 
 ROLES = [
     "admission", *(f"signals.{role}" for role in signal_roles()), "decision", "dispatch", "retry",
-    "provider.north", "provider.south",
+    "provider.north", "provider.south", "archive",
 ]  # fmt: skip
 
 
@@ -120,6 +120,13 @@ def test_a_role_may_join_its_own_group_and_no_other(role: str) -> None:
     groups = [acl for acl in acls_for(role, PREFIX, ["north", "south"]) if acl.resource == "group"]
 
     assert groups == [Acl(role, "group", f"{PREFIX}.{role}", "read")]
+
+
+def test_the_archive_reads_what_it_archives_and_writes_nothing() -> None:
+    """Beside it only the control topics, from which it learns of policies and pauses."""
+    archived = {("read", topic) for topic in archived_topics()}
+
+    assert rights("archive") == archived | {("read", "control.events")}
 
 
 def test_a_signal_role_writes_its_own_signals_only() -> None:
