@@ -111,9 +111,10 @@ class KafkaConsumer:
             raise self._fenced
         current = assignment is self._assignment()
         if current and seeks != self._seeks:
-            # What was fetched may be of before the listener said where to read from: read it again.
+            # What was fetched may be of before the listener said where to read from: read that again.
             self._seek()
-            current = False
+            found = {tp: rows for tp, rows in found.items() if self._log.logical(tp) not in self._sought}
+            reached |= self._sought
         self._reached = reached if current else {}
         if not current:
             return {}
