@@ -62,6 +62,7 @@ class Scene:
     heard: list[StackEvent]
     asked: set[bytes] = field(default_factory=set)
     number: int = 0
+    asking: bool = True
 
     async def ask(self, count: int = 1) -> None:
         """Ask *count* things; each is accepted, that is acknowledged by the log, when this returns."""
@@ -157,8 +158,8 @@ async def scar_14_rolling_restart(play: Scene) -> None:
     begin = wall_clock() // 1000
     took = [await play.restarted(worker) for worker in list(play.stack.workers)]
     end = wall_clock() // 1000
-    loading.cancel()
-    await asyncio.gather(loading, return_exceptions=True)
+    play.asking = False
+    await loading  # cut off, it would have asked what nobody knows of
     results = await play.answered()
     decisions = await play.records(DECISIONS, Decision)
     gaps = {
@@ -178,8 +179,8 @@ async def scar_14_rolling_restart(play: Scene) -> None:
 
 
 async def keep_asking(play: Scene) -> None:
-    """Ask a few things several times a second, until cancelled."""
-    while True:
+    """Ask a few things several times a second, for as long as the scene says."""
+    while play.asking:
         await play.ask(4)
         await asyncio.sleep(0.1)
 
