@@ -121,12 +121,12 @@ async def ended(worker: Worker) -> None:
 
 
 async def test_workers_restarted_one_after_the_other_call_once() -> None:
-    """Thirty graceful lives under load: no call is cut off and made again."""
+    """Ten graceful lives under load: no call is cut off and made again."""
     async with Play(YAML) as play:
         play.provider = SlowProvider()
         await play.publish()
         asked = 0
-        for life in range(30):
+        for life in range(10):
             worker = await play.worker(f"w{life}")
             until = asked + 20
             while asked < until:
