@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 
 import typer
@@ -23,13 +23,13 @@ import replay.whatif_cli
 import streams.activation_cli
 import streams.claims_cli
 import streams.cli
-import streams.clients.triton
 import streams.dlq_cli
 import streams.doctor_cli
 import streams.live_view
 import streams.pause_cli
 import streams.settings
 import streams.topics_cli
+from agents.ports import Infer
 from replay.view import LogView
 from streams.runners.archiving import Archive, ArchivePlace
 
@@ -45,6 +45,13 @@ def open_topics(broker: str | None, folder: Path) -> AbstractContextManager[LogV
     return streams.live_view.topics_at(infra.local.commands.locate(broker, folder))
 
 
+def open_triton(address: str) -> AbstractAsyncContextManager[Infer]:
+    """Connect to the classifiers of a Triton, for commands that observe requests."""
+    from streams.clients.triton import TritonInfer  # noqa: PLC0415 - gRPC: 80 ms and 20 MB of each process
+
+    return TritonInfer(address)
+
+
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="A streaming router for LLM requests."
 )
@@ -56,11 +63,11 @@ streams.dlq_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
-replaying = replay.cli.register(app, open_topics, streams.clients.triton.TritonInfer)
+replaying = replay.cli.register(app, open_topics, open_triton)
 replay.archive_cli.register(replaying, streams.settings.wall_clock)
 replay.report_cli.register(replaying, streams.settings.environment)
 replay.sweep_cli.register(replaying, streams.settings.environment)
-replay.whatif_cli.register(replaying, streams.settings.environment, streams.clients.triton.TritonInfer)
+replay.whatif_cli.register(replaying, streams.settings.environment, open_triton)
 policy = replay.policy_cli.register(app, streams.settings.environment)
 replay.policy_eval_cli.register(policy)
 streams.activation_cli.register(policy, infra.local.commands.locate)

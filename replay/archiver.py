@@ -156,16 +156,25 @@ class Archiver:
     @property
     def full(self) -> bool:
         """Whether so much waits that it must be written before more is taken."""
-        return self._bytes >= _BYTES or any(len(lane.waiting) >= self._chunk for lane in self._lanes.values())
+        # Copied, here and below: a thread may take places over while the event loop asks.
+        many = any(len(lane.waiting) >= self._chunk for lane in list(self._lanes.values()))
+        return many or self._bytes >= _BYTES
 
     @property
     def waiting(self) -> int:
         """How many records wait to be written."""
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(len(lane.waiting) for lane in list(self._lanes.values()))
+
+    def ahead(self) -> frozenset[Place]:
+        """Return the places of which something waits: after a flush, for records of others to be read.
+
+        Requests wait for nothing, signals for requests, decisions for both: some place is never ahead.
+        """
+        return frozenset(place for place, lane in list(self._lanes.items()) if lane.waiting)
 
     def positions(self) -> Mapping[Place, int]:
         """Return up to where each place is committed."""
-        return {place: lane.begin for place, lane in self._lanes.items()}
+        return {place: lane.begin for place, lane in list(self._lanes.items())}
 
     def flush(self) -> bool:
         """Write and commit every row that is ready; return whether there was any."""

@@ -54,6 +54,10 @@ class Archive(Protocol):
         """How many records are not written yet."""
         ...
 
+    def ahead(self) -> frozenset[TP]:
+        """Return the places of which something waits for records of others, which must be read meanwhile."""
+        ...
+
     def positions(self) -> Mapping[TP, int]:
         """Return up to where each place is durable."""
         ...
@@ -154,8 +158,9 @@ class ArchiveRunner:
             if self._since is None:
                 self._since = self._world.now()
         while self._archive.full and tp in self._owned:
-            if not await self._flushed():
-                await asyncio.sleep(_RETRY_S)
+            if await self._flushed():
+                return  # what is still too much waits for what other places have not given yet: `paused`
+            await asyncio.sleep(_RETRY_S)
 
     async def _flushed(self) -> bool:
         """Write what waits; False if the place of the archive does not take it now."""
@@ -177,8 +182,11 @@ class ArchiveRunner:
             self._archive.reached(tp, position)
 
     def paused(self) -> frozenset[TP]:
-        """Return nothing: waiting for files holds the agent, and with it the reading."""
-        return frozenset()
+        """Return what runs ahead of the records that it refers to, while memory holds enough of it.
+
+        Waiting for files needs no pause: it holds the agent, and with it the reading.
+        """
+        return self._archive.ahead() & self._owned if self._archive.full else frozenset()
 
     def commits(self) -> Mapping[TP, Commit]:
         """Return up to where each partition is in the archive, where that moved."""

@@ -1,12 +1,22 @@
-"""A worker starts with what it needs: libraries of analysis are imported by the commands that use them."""
+"""A worker starts with what it needs: libraries of analysis and gRPC are imported by those that use them."""
 
 import subprocess
 import sys
 
-HEAVY = ("matplotlib", "pandas", "pyarrow", "pymilvus", "ruamel.yaml", "scipy", "sklearn")
+HEAVY = (
+    "grpc",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "pymilvus",
+    "ruamel.yaml",
+    "scipy",
+    "sklearn",
+    "tritonclient",
+)
 
 
-def test_the_command_line_imports_no_library_of_analysis() -> None:
+def test_the_command_line_imports_no_library_that_few_commands_need() -> None:
     """Every worker is a process of its own: a second and 150 MB for each would be paid many times."""
     code = f"import signalbox, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -243,3 +243,14 @@ def test_only_topics_of_the_catalogue_are_archived() -> None:
     """Each exists in the catalogue, so that `up` creates it."""
     load_registries()
     assert all(family(topic) for topic in archived_topics())
+
+
+async def test_records_that_come_long_before_what_they_refer_to_are_paused(tmp_path: Path) -> None:
+    """More of them than a worker holds wait for their requests, which are read on meanwhile."""
+    builder = built(*range(40))
+    files = Files(str(tmp_path / "a"))
+    async with process(log_of(builder.envelopes), files) as running:
+        await until(all_of(builder, files))
+
+        assert running.failures == []
+    assert rows(files) == expected(builder)
