@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,13 +72,17 @@ class Observer:
         requests = [request for request, _ in asked]
         contents = [_content(request, self._book[request.policy_hash]) for request in requests]
         batteries = [self._battery(request) for request in requests]
-        rows, versions = await self._rows(requests, batteries, contents)
         drawn = [self._beside(request) for request in requests]
+        demanded = self._rows(requests, batteries, contents)
         if any(drawn):
-            # In a pass of their own: what goes wrong here must not reach what decisions wait for.
+            # In a pass of their own, at the same time: a classifier that is slow for them, or away, must
+            # not make what decisions wait for late.
             shadows = [self._shadow_battery(*pair) for pair in zip(requests, drawn, strict=True)]
-            more, others = await self._rows(requests, shadows, contents)
+            shadowed = self._rows(requests, shadows, contents)
+            (rows, versions), (more, others) = await asyncio.gather(demanded, shadowed)
             rows, versions = [[*one, *two] for one, two in zip(rows, more, strict=True)], others | versions
+        else:
+            rows, versions = await demanded
         elapsed = self._clock() - began
         return [
             self._set(request, origin, (observed, beside), (began, elapsed), _used(battery, beside, versions))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from agents.gather import NO_ORIGIN
 from agents.loading.findings import findings
 from agents.observe import Observer
 from agents.policy import Policy, PolicyBook
+from agents.ports import Inference
 from agents.shadow import shadow_core
 from agents.testing import HashClassifier
 from agents.topology import decision_stage
@@ -101,6 +104,38 @@ async def test_an_outage_shows_as_failed() -> None:
     sets = [found for found in await down.observe(asked) if found is not None]
 
     assert {o.status for found in sets for o in found.observations} == {"failed"}
+
+
+class Both(HashClassifier):
+    """A classifier that answers once it is asked for two things at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0
+        self._second = asyncio.Event()
+
+    async def __call__(self, classifier: str, texts: Sequence[str], timeout_s: float) -> Inference:
+        """Answer both."""
+        self._asked += 1
+        if self._asked == 2:
+            self._second.set()
+        await asyncio.wait_for(self._second.wait(), 5.0)
+        return await super().__call__(classifier, texts, timeout_s)
+
+
+async def test_what_is_demanded_does_not_wait_for_what_is_not() -> None:
+    """Both are asked for at the same time: shadow signals take nothing of the time to decide."""
+    taxes = "      - {name: tax, threshold: 0.5, candidates: [tax law]}\n  decisions:"
+    text = BASE.replace("  decisions:", taxes).replace(
+        "type: keyword, name: urgent", "type: embedding, name: law"
+    )
+    under = policy(text + "shadow_signals: {'embedding:tax': 1.0}\n")
+    observer = Observer("embedding", PolicyBook([under]), Both(), lambda: CLOCK)
+    (found,) = await observer.observe([(request("urgent", under=under), Origin(0, 0))])
+
+    assert found is not None
+    assert found.observations.status == ("ok", "ok")
+    assert found.shadow == ("embedding:tax",)
 
 
 ROWS = st.builds(
