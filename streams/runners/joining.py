@@ -91,18 +91,17 @@ class JoinRunner:
         written: dict[int, int] = {}
         until = start.get(own[0])
         begin = max(back, (await self._world.log.begins([own]))[own])
-        last = begin
         checkpoints: deque[tuple[int, int]] = deque()
         async for envelope in self._world.log.read({own: begin}):
             if until is not None and envelope.offset >= until:
                 break  # an input of ours: from here on it comes as input
-            last = envelope.offset + 1
             if envelope.offset % _CHECKPOINT_EVERY == 0:
                 checkpoints.append((envelope.timestamp, envelope.offset))
             await self._read_back(state, envelope, start[REQUESTS], written)
         known = [] if own[0] in self._stage.inputs else list(written)
         gather, origins = gather_for(self._stage, start, known), Origins(self._stage.window)
-        lane = _Lane(gather, state, origins, dict(written), last, checkpoints)
+        # Not from the last record on: that may be of another role, and hold no balance of the state.
+        lane = _Lane(gather, state, origins, dict(written), begin + 1, checkpoints)
         if own[0] in self._stage.inputs:
             lane.written.clear()
         return lane

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from agents.dispatch import TAKEN_BACK
 from agents.exploration import DAY_MS, OPEN, SPENT
 from agents.testing import request_of
-from schemas.decision import Decision
+from schemas.decision import Decision, DecisionMeta
 from streams.app import roles_for
 from tests.streams.plays import Play
 from tests.streams.scenes import Scene
@@ -91,3 +94,31 @@ async def test_a_worker_that_dies_leaves_its_balance_to_the_next(rounds: int) ->
         tomorrow = await decided(play, 68, 6)
         assert tomorrow[0].core.facts.get("exploration") == OPEN
         assert tomorrow[-1].meta.explored_usd == pytest.approx(tried(tomorrow) * EXTRA)
+
+
+async def test_a_decision_that_dispatch_took_back_hides_no_balance() -> None:
+    """It lies last in the partition and says nothing of what was spent: two restarts later the cap holds."""
+    async with Play(YAML, partitions=1) as play:
+        await play.publish()
+        rest = [role for role in roles_for(play.policy) if role != "decision"]
+        await play.worker("rest", rest)
+        worker = await play.worker("d0", ["decision"])
+        begun = await decided(play, 0, 60)
+        assert tried(begun) == 10
+        core = replace(begun[-1].core, outcome="failed", failure=TAKEN_BACK, chosen="", plan=())
+        taken = replace(begun[-1], core=core, meta=DecisionMeta((), play.clock.now, 0, ()))
+        play.log.append(("decisions", 0), taken.request_id, play.codec.encode(taken))
+        for life in range(2):
+            play.log.append(("requests", 0), b"", b"nobody can read this, but it moves the commit")
+            await play.quiet(60)  # commits go out every half second
+            await worker.stop()
+            worker = await play.worker(f"d{life + 1}", ["decision"])
+        await play.quiet(60)
+        for n in range(60, 70):
+            play.ask(request_of(play.policy, f"r{n}", "python", now=play.clock.now))
+        await play.until(lambda: play.total(["decisions"]) >= 71, "decisions")
+        more = play.records("decisions")[61:]
+        own = [d for d in more if d.core.failure != TAKEN_BACK]
+
+        assert {d.core.facts.get("exploration") for d in own} == {SPENT}
+        assert tried(own) == 0
