@@ -73,12 +73,13 @@ class Trial:
 
 
 def trial_of(policy: Policy, recipe: str, rule: DecisionRule) -> Trial | None:
-    """Return how *rule* of *recipe* explores, None where it does not: never if it is marked as safety.
+    """Return how *rule* of *recipe* explores, None where it does not.
 
-    Only candidates of the decision that a provider serves are tried.
+    Never if it is marked as safety, or if its algorithm is not here: then it chooses nobody. Only candidates
+    of the decision that a provider serves are tried.
     """
     exploration = policy.exploration
-    if exploration is None or rule.safety:
+    if exploration is None or rule.safety or rule.selector is None:
         return None
     key = f"{recipe}/{rule.name}" if recipe else rule.name
     found = exploration.decisions.get(key)

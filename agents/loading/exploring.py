@@ -95,7 +95,10 @@ def odd_exploration(policy: Policy) -> Iterator[Oddity]:
         candidates = policy.candidates(rule)
         if found.epsilon <= 0.0 or not served:
             yield Oddity(where, "explores-nothing", "nothing is ever explored", "epsilon, and served models")
-        elif rule.selector is not None and len(candidates) > 1:
+        elif rule.selector is None:
+            message = "the decision's algorithm is not here yet, so it tries nobody"
+            yield Oddity(where, "explores-nothing", message, "static or weighted as its algorithm")
+        elif len(candidates) > 1:
             odds = dict(
                 zip([c.model for c in candidates], rule.selector.odds(candidates).propensities, strict=True)
             )

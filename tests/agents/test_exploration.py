@@ -191,6 +191,17 @@ def test_what_is_odd_in_exploring_is_found() -> None:
     )
     assert "explores-nothing" in codes(written(YAML.replace("[small, large]}\n", "[small]}\n")))
     assert "explores-nothing" in codes(written(YAML.replace("[small, large]}\n", "[lost]}\n")))
+    assert "explores-nothing" in codes(written(algorithm="automix"))
+
+
+@pytest.mark.parametrize("algorithm", ["automix", "hybrid"])
+def test_a_decision_whose_algorithm_is_not_here_explores_nothing(algorithm: str) -> None:
+    """It chooses nobody, so there is nobody to explore beside; one without an algorithm explores."""
+    under = policy(written(algorithm=algorithm))
+
+    assert under.trials == {}
+    assert decided(under, 1).failure == f"algorithm_unsupported:{algorithm}"
+    assert list(policy(written(YAML.replace("ALGORITHM", ""))).trials) == [("", "all")]
 
 
 @given(

@@ -134,6 +134,18 @@ def test_what_a_policy_would_explore_is_told(view: MemoryLog) -> None:
     assert report(compare(KeptLog(view), of(OTHERS["none"])), of(OTHERS["none"]))["exploration"] is None
 
 
+def test_what_an_algorithm_that_is_not_here_would_explore_is_nothing(view: MemoryLog) -> None:
+    """A comparison tells of the other decisions alone."""
+    text = PRICED.replace("type: weighted", "type: automix")
+    assert text != PRICED
+    policy = of(text)
+    found = report(compare(KeptLog(view), policy), policy)
+    [maths] = [row["count"] for row in found["decision_matrix"] if row["to"] == "maths"][:1]
+
+    assert list(policy.trials) == [("", "maths")]
+    assert found["exploration"]["decisions"] >= maths
+
+
 RUN = """
 providers:
   defaults: {default_model: small}
