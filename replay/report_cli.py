@@ -50,8 +50,8 @@ def register(commands: typer.Typer, environment: Environment) -> None:
         """Write a report: the verdict in words, then everything that stands behind it.
 
         Give --log and --policy for what would change, --table for what it would be worth, or both. Exits 1 if
-        a logged decision is not reproduced, 2 for what cannot be used, 4 if rewards cannot tell, or
-        over 1 % of decisions need signals that the log lacks.
+        a logged decision comes out otherwise, 2 for what cannot be used, 4 if rewards cannot tell, if the
+        log lacks what a decision was made of, or if over 1 % of decisions need signals that it lacks.
         """
         from replay.evaluation import Method  # noqa: PLC0415 - heavy
         from replay.reporting.assembly import Wish, told, write  # noqa: PLC0415 - heavy
@@ -83,8 +83,15 @@ def _code(found: dict[str, Any]) -> int:
     reproduction = found["reproduction"]
     if reproduction is not None and reproduction["changed"]:
         return NO
+    unproven = reproduction is not None and not _whole(reproduction)
     lacking = found["disagreement"] is not None and found["disagreement"]["unknown_share"] > UNKNOWN_LIMIT
-    return NOT_ENOUGH if lacking or found["verdict"]["word"] == "not_enough_evidence" else OK
+    return NOT_ENOUGH if unproven or lacking or found["verdict"]["word"] == "not_enough_evidence" else OK
+
+
+def _whole(reproduction: dict[str, Any]) -> bool:
+    """Tell whether there were decisions and each was reproduced, as `replay.decide.Report.complete` does."""
+    decisions: int = reproduction["decisions"]
+    return 0 < decisions == reproduction["reproduced"] and not reproduction["unreadable"]
 
 
 def _command() -> list[str]:

@@ -227,8 +227,11 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     assert figures.best_of(points) == [points[0], points[2]]
 
 
-def logged(folder: Path, *, forged: bool = False) -> tuple[Path, Path]:
-    """Keep a log and a policy to compare with below *folder*; *forged* changes a decision of it."""
+def logged(folder: Path, *, forged: bool = False, bare: bool = False) -> tuple[Path, Path]:
+    """Keep a log and a policy to compare with below *folder*.
+
+    *forged* changes a decision of it, *bare* leaves out the policies that it was made with.
+    """
     builder = LogBuilder()
     for number in range(40):
         builder.decided(number)
@@ -241,7 +244,7 @@ def logged(folder: Path, *, forged: bool = False) -> tuple[Path, Path]:
         envelopes = [
             replace(e, value=codec.encode(changed)) if i == at else e for i, e in enumerate(envelopes)
         ]
-    kept(str(folder / "log"), envelopes, builder.policies)
+    kept(str(folder / "log"), envelopes, {} if bare else builder.policies)
     policy = folder / "policy.yaml"
     marked = POLICY_YAML.replace("priority: 10", "priority: 30\n      safety: true")
     policy.write_text(marked)
@@ -282,6 +285,17 @@ def test_a_log_that_is_not_reproduced_stops_the_reader(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert json.loads(result.stdout)["verdict"]["warnings"][0].startswith("Stop: only 39 of 40")
     assert "Stop: only 39 of 40" in (tmp_path / "r.html").read_text()
+
+
+def test_a_log_without_its_policies_proves_nothing(tmp_path: Path) -> None:
+    """None of its decisions can be made again, so the page begins with that and the exit is 4."""
+    log, policy = logged(tmp_path, bare=True)
+    result = run("--log", log, "--policy", policy, "--html", tmp_path / "r.html", "--json")
+    told = json.loads(result.stdout)
+
+    assert result.exit_code == 4
+    assert (told["reproduction"]["changed"], told["reproduction"]["missing_policies"]) == (0, 40)
+    assert told["verdict"]["warnings"][0].startswith("Stop: only 0 of 40")
 
 
 def test_too_little_evidence_is_no_verdict(tmp_path: Path) -> None:
