@@ -212,8 +212,7 @@ class Policy(Part, Checked):
     def evaluators(self) -> Mapping[str, Evaluator]:
         """Recipe ("" is the root's) -> what its rules decide, compiled once."""
         top_k = top_k_of(self.global_.model_catalog)
-        scopes = (("", self.routing), *((recipe.name, recipe.routing) for recipe in self.recipes))
-        return {name: Evaluator(ruleset_of(routing.model_dump(), top_k)) for name, routing in scopes}
+        return {name: Evaluator(ruleset_of(routing.model_dump(), top_k)) for name, routing in self.scopes}
 
     @cached_property
     def trials(self) -> Mapping[tuple[str, str], Trial]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -113,8 +112,7 @@ def _usd(amount: float) -> float:
 
 def _safety(found: Adoption, policy: Policy, names: Sequence[str]) -> list[Json]:
     """Return every decision that is marked as safety, those that never match too."""
-    scopes = (policy.routing, *(recipe.routing for recipe in policy.recipes))
-    marked = dict.fromkeys(d.name for routing in scopes for d in routing.decisions if d.safety)
+    marked = dict.fromkeys(d.name for _, routing in policy.scopes for d in routing.decisions if d.safety)
     rows = []
     for name in marked:
         seen = found.safety.get(name, Safety())
@@ -171,8 +169,8 @@ def _rows(answer: Json) -> list[tuple[str, ...]]:
         (row["from"], row["to"], str(row["count"]), _amount(row["paid_usd"]), _amount(row["would_usd"]))
         for row in answer["models"][: 2 * _SHOWN]
     ]
-    left = Counter({"calls": sum(row["count"] for row in answer["models"][2 * _SHOWN :])})
-    return [*rows, ("(others)", "", str(left["calls"]), "", "")] if left["calls"] else rows
+    left = sum(row["count"] for row in answer["models"][2 * _SHOWN :])
+    return [*rows, ("(others)", "", str(left), "", "")] if left else rows
 
 
 def _amount(usd: float | None) -> str:

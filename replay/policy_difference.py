@@ -33,7 +33,7 @@ def difference(one: Policy, other: Policy) -> Json:
 
 
 def _scopes(policy: Policy) -> dict[str, Routing]:
-    return {"": policy.routing, **{recipe.name: recipe.routing for recipe in policy.recipes}}
+    return dict(policy.scopes)
 
 
 def _routing(one: Routing | None, other: Routing | None) -> Json:

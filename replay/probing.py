@@ -57,7 +57,7 @@ class Prober:
         if isinstance(model, str):
             return self.policy.recipe_for(model) or ""
         expected = group.get("expected_recipe")
-        known = {recipe.name for recipe in self.policy.recipes}
+        known = {recipe for recipe, _ in self.policy.scopes}
         return expected if isinstance(expected, str) and expected in known else ""
 
     def _variant(self, group: Mapping[str, Any], variant: Mapping[str, Any], recipe: str) -> Outcome:

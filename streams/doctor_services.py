@@ -19,7 +19,7 @@ _REFUSED = {401, 403}
 
 def classifiers(policy: Policy) -> tuple[str, ...]:
     """Return the classifiers that the signals of *policy* call, in any recipe, sorted."""
-    recipes = ("", *(recipe.name for recipe in policy.recipes))
+    recipes = [recipe for recipe, _ in policy.scopes]
     demanded = [config for recipe in recipes for group in policy.demand(recipe).values() for config in group]
     demanded += [config for recipe in recipes for config, _ in policy.beside(recipe)]
     return tuple(sorted({config.classifier for config in demanded if isinstance(config, Classified)}))

@@ -13,7 +13,7 @@ from agents.policy import Policy
 from schemas.decision import DecisionCore
 from schemas.identity import Origin
 from schemas.signal import Observation, Observations, SignalSet
-from tests.agents.samples import observation, policy
+from tests.agents.samples import POLICY, observation, policy
 
 ID = bytes(16)
 PROVIDERS = {"models": [{"name": n, "backend_refs": [{"name": "p"}]} for n in ("x", "y", "z")]}
@@ -143,6 +143,15 @@ def test_a_named_model_bypasses_routing() -> None:
 def test_a_recipe_is_its_own_world() -> None:
     """A recipe's decisions are evaluated, not the root's."""
     assert decided(policy(), hit("urgent"), recipe="lab").decision == "all"
+
+
+def test_a_recipe_is_found_whatever_surrounds_its_name() -> None:
+    """White space around a recipe's name is no part of it, in an entrypoint or in the recipe itself."""
+    under = policy(POLICY.replace("name: lab\n", "name: ' lab '\n"))
+    recipe = under.recipe_for("lab-model")
+
+    assert under.recipes[0].name == " lab "
+    assert decided(under, hit("urgent"), recipe=str(recipe)).decision == "all"
 
 
 def test_a_decision_depends_on_nothing_but_its_arguments() -> None:

@@ -202,6 +202,21 @@ def test_a_call_that_admission_would_refuse_is_told(tmp_path: Path) -> None:
     assert answer["decisions"] == {"admins": 1}
 
 
+def test_a_recipe_whose_name_is_written_with_spaces_is_decided(tmp_path: Path) -> None:
+    """Its safety decision is looked for, and told, as that of any other."""
+    lab = """
+recipes:
+  - name: ' lab '
+    routing:
+      signals: {keywords: [{name: at, operator: OR, keywords: ['@']}]}
+      decisions: [{name: kept, safety: true, rules: {type: keyword, name: at}, modelRefs: [{model: small}]}]
+entrypoints: [{model_names: [lab-model], recipe: lab}]
+"""
+    answer = told(tmp_path, [call("a@b", model_group="lab-model")], POLICY + lab)
+
+    assert {row["decision"]: row["won"]["count"] for row in answer["safety"]} == {"private": 0, "kept": 1}
+
+
 def test_nothing_that_was_asked_is_printed(tmp_path: Path) -> None:
     """Neither report shows a word of a prompt, whatever state the line is in."""
     lines = [
