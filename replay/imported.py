@@ -60,6 +60,7 @@ class ImportedLog:
     reading: Reading = field(default_factory=Reading)
     _open: dict[str, tuple[Place, Asked]] = field(default_factory=dict)
     _answers: dict[str, tuple[Place, Answered]] = field(default_factory=dict)
+    _joined: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         importer.load(replay.importers)
@@ -81,7 +82,7 @@ class ImportedLog:
             yield Call(place, key, asked, None)
         for place, _ in self._answers.values():
             self._malformed(place, "an answer whose request is in none of the files")
-        self._open, self._answers = {}, {}
+        self._open, self._answers, self._joined = {}, {}, set()
 
     def _line(self, place: Place, raw: bytes) -> Iterator[Call]:
         try:
@@ -128,8 +129,9 @@ class ImportedLog:
 
     def _request(self, place: Place, key: str, asked: Asked) -> Iterator[Call]:
         if key in self._answers:
+            self._joined.add(key)
             yield Call(place, key, asked, self._answers.pop(key)[1])
-        elif key in self._open:
+        elif key in self._open or key in self._joined:
             self._malformed(place, "a request with the name of an earlier one")
         else:
             self._open[key] = (place, asked)
@@ -137,8 +139,9 @@ class ImportedLog:
     def _answer(self, place: Place, key: str, answered: Answered) -> Iterator[Call]:
         if key in self._open:
             where, asked = self._open.pop(key)
+            self._joined.add(key)
             yield Call(where, key, asked, answered)
-        elif key in self._answers:
+        elif key in self._answers or key in self._joined:
             self._malformed(place, "an answer with the name of an earlier one")
         else:
             self._answers[key] = (place, answered)
