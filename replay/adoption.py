@@ -132,7 +132,7 @@ class Adopter:
             try:
                 body = orjson.dumps({**call.asked.body, "model": model}, option=orjson.OPT_NON_STR_KEYS)
                 number = call.place.file * 1_000_000_000 + call.place.line
-                line = Line(number, call.key[:512] or None, ENDPOINTS[0], body, model, call.asked.headers)
+                line = Line(number, call.key[:512] or None, ENDPOINTS[0], body, model, self._headers(call))
                 return _Case(call, self._admission.batch(line), model)
             except Refused as error:
                 refused = error
@@ -140,6 +140,12 @@ class Adopter:
                 refused = Refused("invalid_request", "the body is nested too deeply")
         self.found.refused.setdefault(refused.code, []).append(call.place)
         return None
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        """Return who asked, in the headers that the policy reads it from."""
+        names = self.policy.identity
+        given = {names.user_header: call.asked.user, names.groups_header: call.asked.groups}
+        return {name: value for name, value in given.items() if value}
 
     async def _observed(self, cases: list[_Case]) -> list[Sets]:
         found: list[Sets] = [[] for _ in cases]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from agents.errors import InvalidRecord, RouterError
@@ -28,14 +29,15 @@ class LeftOut(RouterError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chat completion as its caller sent it; header names are lower-case.
+    """A chat completion as its caller sent it, with who asked: a user and groups (comma-separated), or "".
 
     `cut` tells that the product kept less than the whole prompt.
     """
 
     body: Json
     model: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    groups: str = ""
     cut: bool = False
 
 
@@ -43,8 +45,8 @@ class Asked:
 class Answered:
     """What came of a call; None is what the log does not say.
 
-    `paid_usd` is the price that the log itself states. `share` is the part of the list price that such a
-    call costs, for where the log states none.
+    `paid_usd` is the price that the log itself states, `at` when the call was made. `share` is the part of
+    the list price that such a call costs, for where the log states none.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Answered:
     completion_tokens: int | None = None
     paid_usd: float | None = None
     share: float = 1.0
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,18 @@ def number_of(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def time_of(value: object) -> datetime | None:
+    """Return *value*, seconds since 1970 or ISO text (UTC unless it says), as a time; None if it is none."""
+    number = number_of(value)
+    try:
+        if number is not None:
+            return datetime.fromtimestamp(number, UTC)
+        found = datetime.fromisoformat(text_of(value))
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def text_of(value: object) -> str:

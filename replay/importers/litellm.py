@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from agents.content import Identity
 from agents.errors import InvalidRecord
 from replay.importers import (
     CACHED,
@@ -23,6 +22,7 @@ from replay.importers import (
     number_of,
     tags_of,
     text_of,
+    time_of,
 )
 
 _WRAPPED = "standard_logging_object"
@@ -53,6 +53,7 @@ class LiteLLM(Importer):
         "response_cost": "USD paid (payload)",
         "spend": "USD paid (spend log)",
         "response_cost_failure_debug_info": "if it is there, the cost is unknown, though it says 0",
+        "startTime": "when the call was made: seconds since 1970, or ISO text",
         "status": "failure: the call failed",
         "cache_hit": "true: answered from LiteLLM's cache",
         "metadata.requester_metadata": "the request's metadata; entries that are text",
@@ -78,7 +79,7 @@ class LiteLLM(Importer):
         model = text_of(line.get("model"))
         if not model:
             raise InvalidRecord("the line has no model")
-        asked = Asked(body, text_of(line.get("model_group")) or model, _headers(line, metadata), cut)
+        asked = Asked(body, text_of(line.get("model_group")) or model, *_who(line, metadata), cut)
         key = text_of(line.get("id")) or text_of(line.get("request_id"))
         return Entry(key, asked, _answered(line, model))
 
@@ -113,12 +114,11 @@ def _texts(messages: list[Json]) -> Iterator[str]:
             yield text_of(part.get("text")) if isinstance(part, Mapping) else text_of(part)
 
 
-def _headers(line: Json, metadata: Json) -> dict[str, str]:
-    names = Identity()
+def _who(line: Json, metadata: Json) -> tuple[str, str]:
+    """Return the user and the group that asked."""
     user = text_of(metadata.get("user_api_key_user_id")) or text_of(line.get("end_user"))
     team = text_of(metadata.get("user_api_key_team_alias")) or text_of(metadata.get("user_api_key_team_id"))
-    given = {names.user_header: user, names.groups_header: team}
-    return {name: value for name, value in given.items() if value}
+    return user, team
 
 
 def _answered(line: Json, model: str) -> Answered:
@@ -130,4 +130,5 @@ def _answered(line: Json, model: str) -> Answered:
     paid = number_of(line.get("response_cost", line.get("spend")))
     if line.get("response_cost_failure_debug_info"):
         paid = None
-    return Answered(model, prompt_tokens=prompt, completion_tokens=completion, paid_usd=paid)
+    at = time_of(line.get("startTime"))
+    return Answered(model, prompt_tokens=prompt, completion_tokens=completion, paid_usd=paid, at=at)

@@ -20,6 +20,7 @@ from replay.importers import (
     messages_of,
     tags_of,
     text_of,
+    time_of,
 )
 
 _CHAT = "/v1/chat/completions"
@@ -46,6 +47,7 @@ class OpenAI(Importer):
         "object": "chat.completion: a stored completion",
         "messages": "the prompt, of a request or beside a stored completion: a list, or a list's `data`",
         "model": "the model that was asked for, in a request; that answered, in an answer",
+        "created": "when the answer was made: seconds since 1970",
         "metadata": "the request's metadata; entries that are text",
         "tools": "the request's tools",
         "usage.prompt_tokens": "tokens read",
@@ -109,7 +111,8 @@ def _answered(response: Json, asked: str, share: float) -> Answered:
         return Answered(model, FAILED)
     usage = mapping_of(answer.get("usage"))
     prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
-    return Answered(model, prompt_tokens=prompt, completion_tokens=completion, share=share)
+    at = time_of(answer.get("created"))
+    return Answered(model, prompt_tokens=prompt, completion_tokens=completion, share=share, at=at)
 
 
 def _stored(line: Json) -> Entry:

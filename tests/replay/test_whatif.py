@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import replay.cli
 import replay.whatif_cli
 from agents.ports import Infer
 from agents.testing import HashClassifier
+from replay.importers import Answered
 from replay.policy_cli import read_policy
-from replay.price_list import Prices
+from replay.price_list import UNTIMED, Prices
 from tests.architecture.repository import ROOT
 
 SECRET = "the launch code is mauve"
@@ -217,6 +220,33 @@ entrypoints: [{model_names: [lab-model], recipe: lab}]
     assert {row["decision"]: row["won"]["count"] for row in answer["safety"]} == {"private": 0, "kept": 1}
 
 
+def test_who_asks_is_told_in_the_headers_that_the_policy_reads(tmp_path: Path) -> None:
+    """A policy that names its own headers decides by role as one that keeps the usual ones."""
+    own = """
+global: {services: {authz: {identity: {user_id_header: X-Who, user_groups_header: X-Teams}}}}
+"""
+    roles = """
+    role_bindings:
+      - {name: r, role: admin, subjects: [{kind: User, name: jo}]}
+      - {name: s, role: staff, subjects: [{kind: Group, name: law}]}
+"""
+    rules = """
+    - {name: admins, priority: 40, rules: {type: authz, name: admin}, modelRefs: [{model: large}]}
+    - {name: staff, priority: 39, rules: {type: authz, name: staff}, modelRefs: [{model: large}]}
+"""
+    policy = (
+        POLICY.replace("  decisions:\n", roles.lstrip("\n") + "  decisions:\n") + rules.lstrip("\n") + own
+    )
+    asking: tuple[dict[str, str], ...] = (
+        {"user_api_key_user_id": "jo"},
+        {"user_api_key_user_id": "al", "user_api_key_team_alias": "law"},
+    )
+    answer = told(tmp_path, [call("x", metadata=who) for who in asking], policy)
+
+    assert answer["would_be_refused"] == []
+    assert answer["decisions"] == {"admins": 1, "staff": 1}
+
+
 def test_nothing_that_was_asked_is_printed(tmp_path: Path) -> None:
     """Neither report shows a word of a prompt, whatever state the line is in."""
     lines = [
@@ -264,6 +294,65 @@ def test_prices_come_from_the_log_then_the_policy_then_a_list(tmp_path: Path) ->
     assert cost["not_compared"]["no price of then"] == 1
 
 
+@pytest.mark.parametrize(
+    ("logged", "own"),
+    [
+        ("gpt-4o-2024-08-06", "gpt-4o"),
+        ("openai/gpt-4o-2024-08-06", "gpt-4o"),
+        ("gpt-4o-2024-05-13", "old"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini-2024-07-18"),
+        ("gpt-4o-2024-08", "gpt-4o-2024-08"),
+        ("", ""),
+    ],
+)
+def test_a_dated_snapshot_is_the_model_of_that_name(tmp_path: Path, logged: str, own: str) -> None:
+    """Unless the policy names the snapshot itself; a name that it has not in any form stays as it is."""
+    path = tmp_path / "p.yaml"
+    models = """
+    - {name: gpt-4o, backend_refs: [{name: north}]}
+    - {name: old, provider_model_id: gpt-4o-2024-05-13, backend_refs: [{name: north}]}
+""".lstrip("\n")
+    path.write_text(POLICY.replace("  models:\n", "  models:\n" + models))
+
+    assert Prices(read_policy(path)).own_name(logged) == own
+
+
+def test_a_list_price_is_that_of_the_calls_own_time(tmp_path: Path) -> None:
+    """Of a model that is half as dear by night; it does not matter when the report is made."""
+    path = tmp_path / "p.yaml"
+    path.write_text(POLICY)
+    prices = Prices(read_policy(path))
+    times = (datetime(2025, 6, 1, hour, tzinfo=UTC) for hour in (12, 20, 12))
+    day, night, again = (prices.paid(Answered("deepseek-chat", "answered", 0, 1000, at=at)) for at in times)
+
+    assert day == again
+    assert day[1] == night[1] == "list"
+    assert day[0] is not None
+    assert night[0] == pytest.approx(day[0] / 2)
+
+
+@pytest.mark.parametrize("hour", [12, 20])
+def test_the_price_of_a_call_without_a_time_does_not_depend_on_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hour: int
+) -> None:
+    """It is the one of a fixed day, whatever hour it is."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Clock:
+            return cls(2025, 6, 1, hour, tzinfo=tz)
+
+    for module in ("genai_prices.data_snapshot", "genai_prices.types", "replay.price_list"):
+        monkeypatch.setattr(f"{module}.datetime", Clock)
+    path = tmp_path / "p.yaml"
+    path.write_text(POLICY)
+    untimed = Answered("deepseek-chat", "answered", 0, 1000)
+
+    assert Prices(read_policy(path)).paid(untimed) == Prices(read_policy(path)).paid(
+        replace(untimed, at=UNTIMED)
+    )
+
+
 def test_a_price_in_another_currency_is_no_price_in_dollars(tmp_path: Path) -> None:
     """Nothing converts, so nothing is compared."""
     path = tmp_path / "p.yaml"
@@ -295,4 +384,5 @@ def test_the_shipped_examples_are_decided_whole() -> None:
 
         assert result.exit_code == 0
         assert answer["cost"]["calls"] > 20
+        assert {row["from"] for row in answer["models"]} <= {"gpt-4o", "gpt-4o-mini", "(not logged)"}
         assert answer["safety"][0]["matched"]["count"] > 0

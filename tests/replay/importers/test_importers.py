@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_payload_of_litellm_is_read_as_documented() -> None:
         "metadata": {"tier": "gold"},
         "tools": [{"type": "function"}],
     }
-    assert entry.asked.headers == {"x-authz-user-id": "jo", "x-authz-user-groups": "law"}
+    assert (entry.asked.user, entry.asked.groups) == ("jo", "law")
     assert (entry.answered.model, entry.answered.paid_usd) == ("openai/gpt-4o", 0.25)
     assert (entry.answered.prompt_tokens, entry.answered.completion_tokens) == (10, 20)
 
@@ -247,6 +248,55 @@ def test_an_answer_without_a_request_and_a_second_of_a_name_are_malformed(tmp_pa
         "a request with the name of an earlier one": [(0, 2)],
         "an answer whose request is in none of the files": [(1, 1)],
     }
+
+
+@pytest.mark.parametrize(
+    ("later", "why"),
+    [
+        (INPUT, "a request with the name of an earlier one"),
+        (OUTPUT, "an answer with the name of an earlier one"),
+    ],
+)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_half_that_comes_after_both_were_joined_is_malformed(
+    tmp_path: Path, later: dict[str, Any], why: str, *, flipped: bool
+) -> None:
+    """A batch that was exported twice, or a name that was used again, makes no second call."""
+    halves = [OUTPUT, INPUT] if flipped else [INPUT, OUTPUT]
+    log = ImportedLog(written(tmp_path, [*halves, later]))
+    (call,) = log.calls()
+
+    assert call.answered is not None
+    assert {reason: [p.line for p in found] for reason, found in log.reading.malformed.items()} == {why: [3]}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("litellm", {**PAYLOAD, "startTime": 1772496322.5}),
+        ("litellm", {**SPEND, "startTime": "2026-03-03T00:05:22.5Z"}),
+        ("litellm", {**SPEND, "startTime": "2026-03-03 00:05:22.5"}),
+        ("litellm", {**SPEND, "startTime": "2026-03-03T01:05:22.5+01:00"}),
+        ("openai", {**OUTPUT, "response": {"status_code": 200, "body": {**ANSWER, "created": 1772496322.5}}}),
+        ("openai", {**STORED, "created": 1772496322.5}),
+        ("openai", {"request": INPUT["body"], "response": {**ANSWER, "created": 1772496322.5}}),
+    ],
+)
+def test_a_call_has_the_time_that_its_line_tells(name: str, line: dict[str, Any]) -> None:
+    """Seconds since 1970 and ISO text are the same moment; text without a zone is UTC."""
+    answered = read(name, line).answered
+
+    assert answered is not None
+    assert answered.at == datetime(2026, 3, 3, 0, 5, 22, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("told", [None, "", "yesterday", 1e300, True, {}, SECRET])
+def test_a_time_that_is_none_is_not_known(told: object) -> None:
+    """Whatever stands there, the call itself is read."""
+    answered = read("litellm", {**PAYLOAD, "startTime": told}).answered
+
+    assert answered is not None
+    assert answered.at is None
 
 
 def test_a_failed_batch_line_is_a_failed_call(tmp_path: Path) -> None:
