@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.decision import decide, facts_of
 from agents.errors import ConfigError
-from agents.gather import NO_ORIGIN
+from agents.gather import NO_ORIGIN, Gathered, Part
 from agents.loading.findings import findings
 from agents.observe import Observer
 from agents.policy import Policy, PolicyBook
@@ -124,18 +124,15 @@ class Both(HashClassifier):
 
 
 async def test_what_is_demanded_does_not_wait_for_what_is_not() -> None:
-    """Both are asked for at the same time: shadow signals take nothing of the time to decide."""
-    taxes = "      - {name: tax, threshold: 0.5, candidates: [tax law]}\n  decisions:"
-    text = BASE.replace("  decisions:", taxes).replace(
-        "type: keyword, name: urgent", "type: embedding, name: law"
-    )
-    under = policy(text + "shadow_signals: {'embedding:tax': 1.0}\n")
-    observer = Observer("embedding", PolicyBook([under]), Both(), lambda: CLOCK)
-    (found,) = await observer.observe([(request("urgent", under=under), Origin(0, 0))])
+    """In one batch both are asked for at the same time: shadow signals take nothing of the time to decide."""
+    demands = policy(BASE.replace("type: keyword, name: urgent", "type: embedding, name: law"))
+    tries = policy(BASE + "shadow_signals: {'embedding:law': 1.0}\n")
+    observer = Observer("embedding", PolicyBook([demands, tries]), Both(), lambda: CLOCK)
+    asked = [request("urgent", under=under, number=n) for n, under in enumerate((demands, tries))]
+    found = await observer.observe([(each, Origin(0, n)) for n, each in enumerate(asked)])
 
-    assert found is not None
-    assert found.observations.status == ("ok", "ok")
-    assert found.shadow == ("embedding:tax",)
+    assert [each.observations.status for each in found if each is not None] == [("ok",), ("ok",)]
+    assert [each.shadow for each in found if each is not None] == [(), ("embedding:law",)]
 
 
 ROWS = st.builds(
@@ -210,6 +207,32 @@ def test_a_set_that_nobody_demands_is_passed_over() -> None:
     assert stage.arrive("requests", replace(envelope, topic="requests"), asked).demanded == (
         "signals.heuristics",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "missing"), [("context", "long", ()), ("embedding", "law", ("embedding:law",))]
+)
+async def test_a_policy_beside_sees_shadow_signals_of_a_demanded_role_alone(
+    kind: str, name: str, missing: tuple[str, ...]
+) -> None:
+    """The decision waits for heuristics, so it hands over what they observed; it never gathers the other."""
+    under = policy(BASE + "shadow_signals: {'context:long': 1.0, 'embedding:law': 1.0}\n")
+    trying = policy(BASE.replace("type: keyword, name: urgent", f"type: {kind}, name: {name}"))
+    stage = decision_stage(under.roles, PolicyBook([under]), shadow=lambda: trying, partitions=1)
+    asked = request("urgent", under=under)
+    sets = [(await seen(role, 1, under))[0] for role in under.roles]
+    parts = {}
+    for found in sets:
+        assert found is not None
+        source = f"signals.{found.role}"
+        arrival = stage.arrive(source, Envelope(source, 0, 0, NOW, None, None), found)
+        if arrival.origin != NO_ORIGIN:
+            parts[source] = Part(0, NOW, replace(found, request_id=asked.request_id))
+    known = stage.arrive("requests", Envelope("requests", 0, 0, NOW, None, None), asked).record
+    _, beside = stage.step(stage.state(), 0, Gathered(0, known, parts, ()), NOW)
+
+    assert beside.topic == "decisions.shadow"
+    assert beside.record.core.signals_missing == missing
 
 
 @pytest.mark.parametrize(
