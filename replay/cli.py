@@ -155,18 +155,6 @@ def _decided(
     return verdict(report, source.where)
 
 
-def decide_log(log: Path, *, as_json: bool) -> int:
-    """Run ``replay decide`` over the log at *log* and return the exit code."""
-    try:
-        return _decided(_Source(str(log), None), None, as_json=as_json)
-    except (LogDirError, ConfigError, InvalidRecord) as error:
-        typer.echo(f"replay decide: {error}", err=True)
-        return USAGE
-    except Unavailable as error:
-        typer.echo(f"replay decide: {error}", err=True)
-        return DOWN
-
-
 def summary(report: Report) -> str:
     """Return the outcome in one line."""
     text = f"reproduced {report.reproduced} of {report.decisions}"

@@ -35,13 +35,17 @@ class GroupLag:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the broker knows of a deployment at *at* (ms)."""
+    """What the broker knows of a deployment at *at* (ms).
+
+    `longest_call_s` is how long a job may be with its provider by the active policy, 0 without one.
+    """
 
     at: int
     groups: tuple[GroupLag, ...]
     pauses: tuple[Paused, ...]
     dead_letters: int
     policy_active: bool
+    longest_call_s: float = 0.0
 
 
 def roles_in(topics: Iterable[str]) -> list[str]:
@@ -66,7 +70,17 @@ async def take(world: World) -> Standing:
         tuple(world.pauses.held.values()),
         sum(ends[tp] - begins[tp] for tp in letters),
         world.policies.active is not None,
+        _longest_call_s(world),
     )
+
+
+def _longest_call_s(world: World) -> float:
+    """Return how long a model may be called for one job before that counts as failed."""
+    active = world.policies.active
+    if active is None:
+        return 0.0
+    deadlines = world.book[active].deadlines
+    return deadlines.call_s * deadlines.attempts
 
 
 async def _group(world: World, role: str) -> GroupLag | None:

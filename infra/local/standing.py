@@ -77,7 +77,10 @@ async def account_of(broker: str, look_again_s: float = LOOK_AGAIN_S) -> Account
 
 
 def _waits_long(group: GroupLag, standing: Standing) -> bool:
-    return bool(group.lag) and (_age(group, standing) or 0.0) >= SLOW_S
+    """Tell whether *group* waits longer than a single record of it may take."""
+    # A provider's worker finishes nothing while its one job is being called, however well that goes.
+    least = standing.longest_call_s if group.role.startswith("provider.") else 0.0
+    return bool(group.lag) and (_age(group, standing) or 0.0) >= max(SLOW_S, least)
 
 
 def standing_still(first: Standing, second: Standing) -> Iterator[Stuck]:

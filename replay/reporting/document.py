@@ -50,7 +50,7 @@ class Sources:
 
 
 def document_of(sources: Sources) -> Json:
-    """Return the report of *sources* as plain values; `run` names it by its content."""
+    """Return the report of *sources* as plain values; `run` names it by all of it but the command."""
     told: Json = {
         "verdict": _verdict(sources),
         "identity": sources.identity,
@@ -62,10 +62,10 @@ def document_of(sources: Sources) -> Json:
         "latency": {"estimate": (sources.evaluation or {}).get("latency"), "note": LATENCY},
         "plots": _plots(sources),
         "notes": sources.notes,
-        "command": list(sources.command),
     }
     plain = orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
-    return {"run": hashlib.sha256(plain).hexdigest()[:16], **orjson.loads(plain)}
+    run = hashlib.sha256(plain).hexdigest()[:16]
+    return {"run": run, **orjson.loads(plain), "command": list(sources.command)}
 
 
 def _verdict(sources: Sources) -> Json:

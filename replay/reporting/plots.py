@@ -188,7 +188,7 @@ def weights_of(log: BanditLog) -> Json:
 
 
 def reliability_of(judged: Judged) -> Json:
-    """Return predicted and observed by tenths of the predictions, for rewards and for logged propensities."""
+    """Return predicted and observed by tenths of the predictions, of rewards and of logged propensities."""
     log = judged.log
     shown = log.observed
     rewards = _binned(judged.model.of_taken(log)[shown], log.reward[shown], log.inverse_observation[shown])
@@ -196,12 +196,22 @@ def reliability_of(judged: Judged) -> Json:
 
 
 def _propensities(log: BanditLog) -> list[Json]:
+    """Return, action by action, stated propensities against how often that action was taken.
+
+    Over all actions at once those of a row sum to one on both sides, so that a uniform policy would agree
+    with whatever was taken. `half` is what chance leaves where the statement is right.
+    """
+    rows: list[Json] = []
     if log.logged is None:
-        return []
-    took = np.zeros_like(log.logged)
-    took[np.arange(log.n), log.taken] = 1.0
-    open_ = (log.logged > 0.0) & (log.logged < 1.0)
-    return _binned(log.logged[open_], took[open_], np.ones(int(open_.sum())))
+        return rows
+    for number_, action in enumerate(log.actions):
+        stated = log.logged[:, number_]
+        open_ = (stated > 0.0) & (stated < 1.0)
+        took = (log.taken[open_] == number_).astype(np.float64)
+        for row in _binned(stated[open_], took, np.ones(len(took))):
+            p = row["predicted"]
+            rows.append({**row, "action": action, "half": _Z * math.sqrt(p * (1.0 - p) / row["rows"])})
+    return rows
 
 
 def _binned(predicted: Floats, observed: Floats, weight: Floats) -> list[Json]:

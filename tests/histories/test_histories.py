@@ -13,11 +13,13 @@ from replay.view import LogView
 from schemas.codec import Codec
 from schemas.decision import Decision
 from schemas.logdir import LogDir
-from schemas.topics import DECISIONS
+from schemas.signal import SignalSet
+from schemas.topics import DECISIONS, signals_topic
 from tests.histories.record import LOGS, POLICIES
 
 PACKED = sorted(LOGS.glob("*.tar.xz"))
 LARGEST = 200_000
+SHADOWED = {"language:de", "context:short"}
 
 
 def unpacked(packed: Path, into: Path) -> LogDir:
@@ -31,6 +33,13 @@ def decisions(log: LogView) -> list[Decision]:
     """Return every decision of *log*."""
     codec = Codec(log.schemas().values())
     return [codec.decode_as(Decision, envelope.value) for envelope in log.read(DECISIONS)]
+
+
+def observed(log: LogView) -> list[SignalSet]:
+    """Return every set of signals in *log*."""
+    codec = Codec(log.schemas().values())
+    topics = [name for name in log.topics() if name.startswith(signals_topic(""))]
+    return [codec.decode_as(SignalSet, each.value) for name in topics for each in log.read(name)]
 
 
 @pytest.mark.parametrize("packed", PACKED, ids=lambda path: path.name)
@@ -64,6 +73,7 @@ def test_the_histories_hold_what_engines_do(tmp_path: Path) -> None:
     assert {core.facts.get("exploration") for core in cores} >= {None, "open", "spent"}
     assert any(core.explored.draw < core.explored.epsilon for core in cores)
     assert any("projection:heavy" in core.matched_rules for core in cores)
+    assert {key for log in logs for found in observed(log) for key in found.shadow} >= SHADOWED
 
 
 def test_a_history_whose_decision_was_altered_is_not_reproduced(tmp_path: Path) -> None:

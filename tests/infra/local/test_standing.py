@@ -124,3 +124,13 @@ def test_what_finished_nothing_between_two_looks_at_a_broker_is_stuck() -> None:
     assert (stuck.what, stuck.since_s) == ("decision", 90.0)
     assert "12 records" in stuck.why
     assert list(standing_still(first, everything)) == []
+
+
+@pytest.mark.parametrize(("waits_s", "stuck"), [(45, ["decision"]), (181, ["decision", "provider.north"])])
+def test_a_call_that_a_provider_is_slow_with_is_not_stuck(waits_s: int, stuck: list[str]) -> None:
+    """A provider's group may take as long as the active policy lets calls of one job take."""
+    since = AT - waits_s * 1000
+    groups = (GroupLag("decision", 1, since), GroupLag("provider.north", 1, since))
+    seen = standing(*groups, longest_call_s=180.0)
+
+    assert [one.what for one in standing_still(seen, seen)] == stuck

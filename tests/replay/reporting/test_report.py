@@ -22,6 +22,7 @@ from replay.bandit import BanditLog
 from replay.estimators import estimator
 from replay.evaluation import Method, evaluate
 from replay.reporting import figures
+from replay.reporting.assembly import Wish, told
 from replay.reporting.page import page_of
 from replay.reporting.plots import Judged, front_of, reliability_of, weights_of
 from replay.reward_model import cross_fitted
@@ -191,9 +192,40 @@ def test_a_wrong_propensity_lies_off_the_diagonal() -> None:
         replace(judged(log), log=replace(log, logged=lied, propensity=lied[np.arange(log.n), log.taken]))
     )["propensities"]
 
-    assert [row["predicted"] for row in right] == pytest.approx([0.1, 0.3, 0.6])
+    assert [row["action"] for row in right] == list(NAMES)
+    assert [row["predicted"] for row in right] == pytest.approx([0.6, 0.3, 0.1])
     assert max(abs(row["observed"] - row["predicted"]) / row["half"] for row in right) < 3
     assert max(abs(row["observed"] - row["predicted"]) / row["half"] for row in wrong) > 10
+
+
+def test_uniform_propensities_that_were_not_followed_lie_off_the_diagonal() -> None:
+    """They agree with what was taken on average over the models, and with no single model."""
+    log, _, _ = choices(3000)
+    uniform = np.full((log.n, 3), 1 / 3)
+    stated = replace(log, logged=uniform, propensity=np.full(log.n, 1 / 3))
+    followed = replace(stated, taken=np.random.default_rng(5).integers(0, 3, log.n))
+    wrong, right = (
+        reliability_of(replace(judged(log), log=each))["propensities"] for each in (stated, followed)
+    )
+
+    assert (
+        min(
+            abs(row["observed"] - row["predicted"]) / row["half"] for row in wrong if row["action"] != "large"
+        )
+        > 5
+    )
+    assert max(abs(row["observed"] - row["predicted"]) / row["half"] for row in right) < 3
+
+
+def test_a_model_that_was_never_taken_is_judged_by_what_was_stated() -> None:
+    """Nothing taken of what should rarely be is chance; of what should often be, it is not."""
+    log, _, _ = choices(400)
+    none = replace(log, taken=np.zeros(log.n, dtype=np.int64))
+    for stated, off in (([0.998, 0.001, 0.001], False), ([0.5, 0.4, 0.1], True)):
+        lied = np.tile(stated, (log.n, 1))
+        rows = reliability_of(replace(judged(log), log=replace(none, logged=lied)))["propensities"]
+
+        assert [abs(row["observed"] - row["predicted"]) > 3 * row["half"] for row in rows] == [off] * 3
 
 
 def test_the_tail_of_the_weights_is_their_distribution() -> None:
@@ -322,6 +354,19 @@ def test_unusable_options_exit_2(tmp_path: Path, options: tuple[str, ...]) -> No
     """Half a question, a missing file and a difference of nothing are usage errors; no page is written."""
     assert run("--html", tmp_path / "r.html", *options).exit_code == 2
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_run_is_named_by_its_content(tmp_path: Path) -> None:
+    """Where a page is written to is none of it; other choices make another run."""
+    (tmp_path / "other").mkdir()
+    here, other = table_at(tmp_path / "t.parquet", 300), table_at(tmp_path / "other" / "t.parquet", 290)
+    first, second, third = (
+        told(Wish(None, None, table, Method(), ["signalbox", "replay", "report", "--html", page]))
+        for table, page in ((here, "a.html"), (here, "b.html"), (other, "a.html"))
+    )
+
+    assert first["command"] != second["command"]
+    assert first["run"] == second["run"] != third["run"]
 
 
 def test_the_same_numbers_make_the_same_page(tmp_path: Path) -> None:
