@@ -259,7 +259,11 @@ class Archiver:
     def _written(self, place: Place, offset: int) -> bool:
         """Tell whether nothing that is yet to come, or to be written, can have *offset*."""
         lane = self._lanes.get(place)
-        return lane is None or lane.begin > offset or (lane.finished and not lane.waiting)
+        if lane is None or lane.begin > offset:
+            return True
+        # `begin` moves by commits only: where a topic holds nothing any more, there is none to come.
+        unwritten = lane.waiting[0][0].offset if lane.waiting else lane.position
+        return unwritten > offset or (lane.finished and not lane.waiting)
 
     def _write(self, lane: _Lane, rows: Sequence[Row], end: int) -> None:
         topic, partition = lane.place

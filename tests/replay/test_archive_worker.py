@@ -16,7 +16,7 @@ from replay.archiver import Archiver
 from replay.logged import ArchivedLog
 from schemas.codec import committed
 from schemas.envelope import Envelope
-from schemas.topics import DECISIONS, REQUESTS, family
+from schemas.topics import DECISIONS, REQUESTS, family, signals_topic
 from streams.app import archived_topics, load_registries, make_world, topic_counts
 from streams.host import Fleet, Host
 from streams.memory import MemoryConsumer, MemoryLog
@@ -27,6 +27,8 @@ from tests.replay.logs import PARTITIONS, LogBuilder
 from tests.replay.test_archive import Mortal, built, expected, naive, rows
 
 PATIENCE_S = 30.0
+GONE = (signals_topic("embedding"), 0)
+_ASKED = [(REQUESTS, 0), (signals_topic("heuristics"), 0), GONE, (DECISIONS, 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +223,26 @@ async def test_what_the_topic_no_longer_held_is_on_record(tmp_path: Path) -> Non
     lost = [c.lost for c in commits_in(files) if c.lost]
 
     assert lost == [((reached, last.offset),)]
+
+
+@pytest.mark.parametrize("told", ["starts_at", "reached"])
+def test_decisions_do_not_wait_for_signals_that_the_topic_no_longer_holds(tmp_path: Path, told: str) -> None:
+    """Where those of a role are gone and none comes any more, decisions are archived without them."""
+    builder, files = built(0, 4, 8), Files(str(tmp_path))
+    archiver = Archiver(files, Identity("memory", "signalbox"), list(committed().values()))
+    places = sorted({(e.topic, e.partition) for e in builder.envelopes} & set(_ASKED))
+    archiver.assigned(places)
+    for place in places:
+        those = [e for e in builder.envelopes if (e.topic, e.partition) == place]
+        if place == GONE:
+            getattr(archiver, told)(place, those[-1].offset + 1)
+        else:
+            archiver.take(place, those)
+    archiver.flush()
+    (batch,) = ArchivedLog(files).batches(0)
+
+    assert archiver.waiting == 0
+    assert [[e["type"] for e in row] for row in batch.signals.to_pylist()] == [["keyword", "keyword"]] * 3
 
 
 def expected_of(builder: LogBuilder, count: int) -> list[tuple[object, ...]]:
