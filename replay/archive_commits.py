@@ -80,10 +80,6 @@ class Commit:
         """Return the name of its file."""
         return f"{_folder(self.place)}/{self.begin:020}-{self.end:020}.json"
 
-    def of(self, table: str) -> list[Stored]:
-        """Return the files of *table*."""
-        return [file for file in self.files if file.table == table]
-
 
 def _folder(place: Place) -> str:
     return f"{_COMMITS}/{place[0]}/{place[1]}"

@@ -13,6 +13,7 @@ from schemas.envelope import Envelope
 from schemas.topics import DECISIONS
 
 _MOST = 2**62
+_DAY_DIGITS = len("20260131")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Span:
 def _moment(text: str | None, otherwise: int) -> int:
     if text is None:
         return otherwise
-    if text.isascii() and text.isdigit():
+    # Eight digits are a day, as ISO writes it without hyphens: as ms they would all lie in January of 1970.
+    if text.isascii() and text.isdigit() and len(text) > _DAY_DIGITS:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

@@ -95,10 +95,12 @@ def test_archive_kept_log_and_topics_of_a_range_give_the_same(builder: LogBuilde
         ("2026-09-21T14:13:20Z", START),
         ("2026-09-21T16:13:20+02:00", START),
         ("2026-09-21", 1_789_948_800_000),
+        ("20260921", 1_789_948_800_000),
+        ("100000000", 100_000_000),
     ],
 )
 def test_times_are_iso_or_milliseconds(text: str, moment: int) -> None:
-    """A time without a zone is UTC."""
+    """A time without a zone is UTC; eight digits are a day, more of them milliseconds."""
     assert Span.of(text, None) == Span(moment)
 
 
