@@ -52,7 +52,8 @@ class Unreadable:
 def cases(view: LogView) -> Iterator[Case | Unreadable]:
     """Yield every record of `decisions`, repeats included, in partition order.
 
-    Holds the needed SignalSets of one partition, encoded, and nothing else.
+    Holds the needed SignalSets of one partition, encoded; where any policy has `shadow_signals`, also all
+    those of the partition that were observed in shadow alone, decoded.
     """
     codec = Codec(view.schemas().values(), compiled=True)
     for partition in range(view.topics().get(DECISIONS, 0)):

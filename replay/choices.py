@@ -14,15 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
 from replay.bandit import Bools, Floats, Ints
 from replay.bills import Bill, Bills
 from replay.choice_features import Features
-from replay.logged import Batch, Logged, asked, outcomes, places, words
-from replay.logged_facts import extent, whole
+from replay.logged import Batch, Logged, asked, places
+from replay.logged_facts import whole
 from replay.outcomes import Decider, Mix
-from replay.repeats import FirstOf
+from replay.repeats import FirstOf, firsts
 from replay.rewards import Ids, Rewards, ids_of, rewards
 
 Units = Literal["subject", "tenant", "request"]
@@ -127,6 +126,7 @@ def choices(logged: Logged, wanted: Wanted) -> Choices:
         first = FirstOf()
         for batch in logged.batches(partition, MORE):
             gathered.add(batch, known, first, counts)
+        counts.never_decided += len(first.given_up)
     return _table(gathered, rated, wanted, counts)
 
 
@@ -180,13 +180,10 @@ class _Gathered:
 
     def add(self, batch: Batch, known: _Known, first: FirstOf, counts: Counts) -> None:
         """Add the rows of *batch* that count."""
-        fresh = first.among(words(batch.decisions), extent(batch.decisions))
-        codes, texts = outcomes(batch)
-        made = np.array([text[1] != DEAD_LETTERED for text in texts], dtype=np.bool_)[codes]
-        counts.repeats += int((~fresh).sum())
-        counts.never_decided += int((fresh & ~made).sum())
-        if not (fresh & made).all():
-            batch, codes = batch.only(fresh & made), codes[fresh & made]
+        counted = firsts(batch, first)
+        counts.repeats += counted.repeats
+        texts = counted.texts
+        batch, codes = counted.only(batch)
         if not len(codes):
             return
         self._choices(batch, codes, texts)

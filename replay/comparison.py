@@ -1,7 +1,8 @@
 """What changes for logged traffic when another policy decides it: counts by cell, and what that costs.
 
 One side is the log, or a policy; the other a policy. Only the cells are kept (tenant, outcome before,
-outcome after), so that memory does not grow with the log.
+outcome after), and what tells repeats. What reads the log may hold more of a partition: of a kept log its
+signals and completions, of any log what was observed in shadow alone.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
 from replay.bills import Bill, Bills, Floats
-from replay.logged import Batch, Logged, asked, outcomes, places, words
-from replay.logged_facts import extent, hashes, times
+from replay.logged import Batch, Logged, asked, places, words
+from replay.logged_facts import hashes, times
 from replay.outcomes import Asked, Codes, Decider, Flags, Outcome, Words, numbered
-from replay.repeats import FirstOf
+from replay.repeats import FirstOf, firsts
 
 SAMPLES = 3
 """Request ids that are kept of each cell."""
@@ -99,6 +99,7 @@ def compare(
         for batch in logged.batches(partition):
             _add(found, batch, _Context(bills, first, sides))
             progress(found.decisions)
+        found.undecided += len(first.given_up)
     for decider in (sides.old, sides.new):
         if decider is not None:
             found.lacking |= decider.lacking
@@ -140,16 +141,10 @@ class _Context:
 def _add(found: Comparison, batch: Batch, context: _Context) -> None:
     if not len(batch.decisions):
         return
-    codes, texts = outcomes(batch)
-    logged = [Outcome(*text) for text in texts]
-    ids = words(batch.decisions)
-    fresh = context.first.among(ids, extent(batch.decisions))
-    made = np.array([outcome.failure != DEAD_LETTERED for outcome in logged], dtype=np.bool_)[codes]
-    found.repeats += int((~fresh).sum())
-    found.undecided += int((fresh & ~made).sum())
-    kept = fresh & made
-    if not kept.all():
-        batch, codes, ids = batch.only(kept), codes[kept], ids[kept]
+    counted = firsts(batch, context.first)
+    found.repeats += counted.repeats
+    logged = [Outcome(*text) for text in counted.texts]
+    batch, codes = counted.only(batch)
     if not len(codes):
         return
     found.hashes.update(hashes(batch.decisions))
@@ -162,7 +157,7 @@ def _add(found: Comparison, batch: Batch, context: _Context) -> None:
     found.decisions += len(codes)
     found.unknown += int(both.unknown.sum())
     _usage(found, logged, codes, _Paid(numbers, executed, bill))
-    _count(found, batch, both, _Ids(ids, numbers))
+    _count(found, batch, both, _Ids(words(batch.decisions), numbers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,3 @@ def times_of(decisions: pa.Table) -> Codes:
     """Return the timestamp (ms) of each of *decisions*."""
     found: Codes = decisions["timestamp"].cast(pa.int64()).to_numpy()
     return found
-
-
-def extent(decisions: pa.Table) -> tuple[int, int]:
-    """Return the first and the last timestamp (ms) of *decisions*; (0, 0) where there is none."""
-    return times(decisions) if len(decisions) else (0, 0)

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.dispatch import DEAD_LETTERED
 from agents.policy import Policy
 from replay.bills import Bill, Bills
-from replay.logged import Batch, Logged, asked, outcomes, places, words
-from replay.logged_facts import extent
+from replay.logged import Batch, Logged, asked, places
 from replay.outcomes import Asked, Codes, Decider, Outcome
-from replay.repeats import FirstOf
+from replay.repeats import FirstOf, firsts
 from replay.sweeping.axes import Axis, points_of
 from replay.sweeping.scores import Scored
 
@@ -72,7 +70,7 @@ def sweep(
     for partition in logged.partitions():
         bill, first = Bills(logged.completions(partition)).all(), FirstOf()
         for batch in logged.batches(partition):
-            kept = _kept(batch, first)
+            kept, _ = firsts(batch, first).only(batch)
             if len(kept.decisions):
                 _add(found, kept, _Context(decider, bill, labelled))
             progress(found.decisions)
@@ -87,14 +85,6 @@ class _Context:
     decider: Decider
     bill: Bill
     labelled: Wanted
-
-
-def _kept(batch: Batch, first: FirstOf) -> Batch:
-    """Return the first decision of each request that was decided at all, as a comparison counts them."""
-    codes, texts = outcomes(batch)
-    made = np.array([Outcome(*text).failure != DEAD_LETTERED for text in texts], dtype=np.bool_)
-    keep = first.among(words(batch.decisions), extent(batch.decisions)) & made[codes]
-    return batch if keep.all() else batch.only(keep)
 
 
 def _add(found: Swept, batch: Batch, context: _Context) -> None:

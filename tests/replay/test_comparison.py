@@ -23,7 +23,6 @@ from replay.comparison import compare
 from replay.comparison_report import report
 from replay.logged import ArchivedLog, KeptLog
 from replay.outcomes import picks, units
-from replay.repeats import FirstOf
 from replay.view import MemoryLog
 from replay.what_if import recipe_of
 from tests.replay.logs import POLICY_YAML, LogBuilder, kept
@@ -132,20 +131,6 @@ def test_draws_and_picks_are_those_of_one_request(salt: str, ids: list[bytes], w
 
     assert draws.tolist() == [unit(salt, each, 0, TAG) for each in ids]
     assert picks(propensities, draws).tolist() == [pick(propensities, draw) for draw in draws.tolist()]
-
-
-@given(st.lists(st.lists(st.integers(0, 12), max_size=8), max_size=6))
-def test_the_first_of_each_request_counts(batches: list[list[int]]) -> None:
-    """Within a batch and across batches, as a set would tell."""
-    first = FirstOf()
-    seen: set[int] = set()
-    for batch in batches:
-        words = np.array([[7, each] for each in batch], dtype=np.uint64).reshape(-1, 2)
-        expected = []
-        for each in batch:
-            expected.append(each not in seen)
-            seen.add(each)
-        assert first.among(words).tolist() == expected
 
 
 def test_cost_is_as_billed_where_the_model_stays_and_predicted_elsewhere(builder: LogBuilder) -> None:

@@ -20,7 +20,6 @@ from agents.errors import ConfigError
 from replay.archive import archive
 from replay.archive_files import Files
 from replay.bills import PAID, Bills, Part
-from replay.repeats import FirstOf
 from replay.span import Span
 from schemas.envelope import Envelope
 from streams.live_view import TopicView, _Loop
@@ -109,32 +108,6 @@ def test_what_is_no_time_is_refused() -> None:
     assert Span.of(None, None) is None
     with pytest.raises(ConfigError, match="'yesterday' is no time"):
         Span.of(None, "yesterday")
-
-
-def ids(numbers: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
-    """Return request ids, two words each."""
-    return np.array([[n, 7 * n + 1] for n in numbers], dtype=np.uint64).reshape(-1, 2)
-
-
-@given(st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=12))
-@settings(max_examples=100, deadline=None)
-def test_the_first_of_each_is_told_whatever_the_batches(batches: list[list[int]]) -> None:
-    """As with a set that forgets nothing, while everything lies within the horizon."""
-    first, seen = FirstOf(), set()
-    for now, batch in enumerate(batches):
-        wanted = [not (n in seen or seen.add(n)) for n in batch]  # type: ignore[func-returns-value]
-        if batch:
-            assert first.among(ids(batch), (now, now)).tolist() == wanted
-
-
-def test_what_is_older_than_the_horizon_is_forgotten() -> None:
-    """So that memory is bounded by the traffic of the horizon, and a later copy counts for itself."""
-    first = FirstOf(horizon=100)
-    for now in range(0, 2000, 10):
-        assert first.among(ids(list(range(now, now + 10))), (now, now)).all()
-        assert first.held <= 250
-    assert not first.among(ids([1990]), (1999, 1999)).any()
-    assert first.among(ids([5]), (2000, 2000)).all()
 
 
 def completions(rows: list[tuple[int, int, float]]) -> pa.Table:
