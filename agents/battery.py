@@ -17,7 +17,8 @@ from schemas.signal import Observation
 # What a signal may stumble over in content of an unexpected shape.
 BAD_CONTENT = (InvalidRecord, TypeError, ValueError, LookupError, AttributeError)
 
-_UNREAD = "the content could not be read"
+UNREAD = "the content could not be read"
+"""Why a classified signal has no value whose classifier was not asked."""
 
 
 class Battery:
@@ -50,7 +51,7 @@ class Battery:
             if isinstance(content, str):
                 rows += [config.unobserved("failed", content) for config in group]
             elif observe is None:
-                rows += [config.unobserved("failed", _UNREAD) for config in group]
+                rows += [config.unobserved("failed", UNREAD) for config in group]
             else:
                 rows += _observed(group, observe, content)
         return rows

@@ -33,6 +33,9 @@ _Compared = tuple[str, str, tuple[str, ...]]
 
 SHADOW_DRAW = "shadow_signals"
 """Salt and tag of the draw that says which shadow signals of a request are observed."""
+ELSEWHERE = "the body is kept elsewhere"
+SEALED = "the request is sealed with a key that is not held here"
+"""Why nothing can be observed of a body."""
 _MAX_REFERENCES = 10_000
 _MAX_MATRICES = 1_000
 _MAX_BATTERIES = 1_000
@@ -238,12 +241,12 @@ class Observer:
 def _content(request: Request, policy: Policy) -> Content | str:
     """Return the request's content, or why there is none to look at."""
     if request.body.sealed is None:
-        return "the body is kept elsewhere"
+        return ELSEWHERE
     try:
         headers = orjson.loads(unseal(request.headers)) if request.headers is not None else {}
         return Content(unseal(request.body.sealed), headers, policy.identity)
     except ValueError:
-        return "the request is sealed with a key that is not held here"
+        return SEALED
 
 
 def _cells(batteries: Sequence[Battery], contents: Sequence[Content | str]) -> dict[str, list[_Cell]]:

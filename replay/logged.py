@@ -7,7 +7,8 @@ counts, later ones are repeats. What its calls cost is looked up by the place of
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from replay.outcomes import Asked, Codes, Flags, Words, coded
 from replay.span import Span, SpannedView
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
+from schemas.envelope import Envelope
 from schemas.logdir import LogDir
 from schemas.request import Request
 from schemas.sealed import Body
@@ -263,9 +265,8 @@ class KeptLog:
 
     def bodied(self, partition: int, offsets: Collection[int]) -> Iterator[tuple[int, Request]]:
         """Yield the requests at *offsets*."""
-        for row in self._read(REQUESTS, partition):
-            if row.envelope.offset in offsets:
-                yield row.envelope.offset, row.record
+        for row in self._read(REQUESTS, partition, frozenset(offsets)):
+            yield row.envelope.offset, row.record
 
     def _tenants(self, partition: int) -> dict[int, str]:
         return {row.envelope.offset: row.record.tenant for row in self._read(REQUESTS, partition)}
@@ -287,11 +288,14 @@ class KeptLog:
         for partition in range(self._view.topics().get(FEEDBACK, 0)):
             yield table_of(FEEDBACK, list(self._read(FEEDBACK, partition)))
 
-    def _read(self, topic: str, partition: int) -> Iterator[Row]:
-        """Yield what can be read of *topic* in *partition*; nothing if there is no such topic."""
+    def _read(self, topic: str, partition: int, only: AbstractSet[int] | None = None) -> Iterator[Row]:
+        """Yield what can be read of *topic* in *partition*, of given offsets *only* if they are given.
+
+        Nothing if there is no such topic.
+        """
         if partition >= self._view.topics().get(topic, 0):
             return
-        for envelope in self._view.read(topic, partition):
+        for envelope in _at(self._view.read(topic, partition), only):
             try:
                 record = self._codec.decode_as(KINDS[topic][0], envelope.value)
             except UndecodableError:
@@ -305,6 +309,19 @@ class KeptLog:
     def dropped(self) -> Mapping[str, Mapping[str, Any]]:
         """Return nothing: a kept log is whole."""
         return {}
+
+
+def _at(envelopes: Iterable[Envelope], only: AbstractSet[int] | None) -> Iterator[Envelope]:
+    """Yield those of *envelopes*, which are in order, at the offsets *only*; all if it is None."""
+    if only is None:
+        yield from envelopes
+        return
+    last = max(only, default=-1)
+    for envelope in envelopes:
+        if envelope.offset > last:
+            return
+        if envelope.offset in only:
+            yield envelope
 
 
 def asking(table: pa.Table) -> pa.Table:

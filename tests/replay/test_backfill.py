@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import signalbox
 from agents.policy import Policy
+from agents.ports import Inference
 from replay.adoption import no_classifier
 from replay.archive import Source, archive
 from replay.archive_files import Files
@@ -21,6 +22,7 @@ from replay.comparison import compare
 from replay.logged import ArchivedLog, KeptLog
 from replay.view import MemoryLog
 from schemas.codec import Codec
+from schemas.envelope import Envelope
 from schemas.identity import body_digest
 from schemas.request import Request
 from schemas.sealed import Body, Claim, Sealed, seal_plainly
@@ -55,7 +57,7 @@ def bodied() -> LogBuilder:
         if count == 6:
             said = replace(said, sealed=None, claim=Claim("ab/cd", "", "none", b""))
         if count == 4:
-            said = Body(2, body_digest("acme", b"{}"), seal_plainly(b"{}"))
+            said = Body(7, body_digest("acme", b"no chat"), seal_plainly(b"no chat"))
         value = codec.encode(replace(request, body=said, subject=None, headers=None))
         builder.envelopes[at] = replace(envelope, value=value)
         count += 1
@@ -90,7 +92,7 @@ def test_what_is_lacking_is_computed_and_decides(builder: LogBuilder, runner: as
     assert (before.decisions, before.unknown) == (8, 8)
     assert after.unknown == 8 - whole.filled.observed
     assert (whole.filled.lacking, whole.filled.shredded, whole.filled.elsewhere) == (8, 1, 1)
-    assert whole.filled.observed + whole.filled.refused == 6
+    assert (whole.filled.observed, whole.filled.refused, whole.filled.unanswered) == (5, 1, 0)
     greets = {b"hello" in unsealed(builder, p, o) for p, o in matched(whole)}
     assert greets == {True}
     assert len(matched(whole)) == 3
@@ -126,6 +128,85 @@ def test_what_was_logged_is_not_touched(builder: LogBuilder, runner: asyncio.Run
     assert list(map(repr, (row[:3] for row in after))) == list(map(repr, before))
     assert {each["name"] for row in after for each in row[3:]} == {"greeting"}
     assert same.filled.lacking == 0
+
+
+async def no_asking(classifier: str, texts: Sequence[str], timeout_s: float) -> Inference:
+    """Fail the test: nothing that a classifier tells is lacking."""
+    raise AssertionError(f"{classifier} was asked about {len(texts)} texts within {timeout_s} s")
+
+
+def test_a_role_is_asked_only_where_a_signal_of_it_lacks(builder: LogBuilder, runner: asyncio.Runner) -> None:
+    """No classifier is asked where only a keyword was not logged, although the policy demands both."""
+    whole = Backfilled(KeptLog(view(builder)), Policy.parse(NEEDS_MORE), no_asking, runner)
+    compare(whole, whole.policy)
+
+    assert (whole.filled.lacking, whole.filled.observed, whole.filled.failed) == (8, 5, 1)
+
+
+def test_a_request_that_no_classifier_answered_for_is_not_called_refused(
+    builder: LogBuilder, runner: asyncio.Runner
+) -> None:
+    """Only of the body that is no chat it is said that nothing can be observed of it."""
+    policy = Policy.parse(
+        POLICY_YAML.replace("name: maths, ", "name: sums, ").replace("name: maths}", "name: sums}")
+    )
+    whole = Backfilled(KeptLog(view(builder)), policy, no_classifier, runner)
+    compare(whole, policy)
+    filled = whole.filled
+
+    assert (filled.lacking, filled.observed, filled.unanswered, filled.refused) == (8, 0, 5, 1)
+    assert (filled.shredded, filled.elsewhere, filled.absent) == (1, 1, 0)
+
+
+def test_a_repeat_is_not_counted_again(builder: LogBuilder, runner: asyncio.Runner) -> None:
+    """A decision that is in the log twice is one request that lacks something."""
+    last = [e for e in builder.envelopes if e.topic == "decisions"][-1]
+    again = replace(last, offset=last.offset + 5, timestamp=last.timestamp + 5)
+    log = MemoryLog([*builder.envelopes, again], builder.policies)
+    whole = Backfilled(KeptLog(log), Policy.parse(NEEDS_MORE), no_classifier, runner)
+    found = compare(whole, whole.policy)
+
+    assert (found.decisions, found.repeats, whole.filled.lacking) == (8, 1, 8)
+    assert whole.filled.observed == 5
+
+
+class Opened:
+    """A codec that remembers how many records it was given."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.count = 0
+        self._codec = codec
+
+    def decode_as(self, cls: type, value: bytes | None) -> object:
+        """Decode."""
+        self.count += 1
+        return self._codec.decode_as(cls, value)
+
+
+class Turned(MemoryLog):
+    """A log that remembers which offsets were read of it."""
+
+    seen: tuple[int, ...] = ()
+
+    def read(self, topic: str, partition: int | None = None) -> Iterator[Envelope]:
+        """Read."""
+        for envelope in super().read(topic, partition):
+            self.seen += (envelope.offset,)
+            yield envelope
+
+
+def test_requests_that_are_not_wanted_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a kept log only those at the offsets are, and nothing is read much beyond the last of them."""
+    builder = LogBuilder()
+    offsets = [builder.request(4 * number)[1].offset for number in range(40)]
+    log = Turned(builder.envelopes, builder.policies)
+    logged, codec = KeptLog(log), Opened(Codec())
+    monkeypatch.setattr(logged, "_codec", codec)
+    found = [offset for offset, _ in logged.bodied(0, {offsets[7], offsets[3]})]
+
+    assert (found, codec.count) == ([offsets[3], offsets[7]], 2)
+    assert log.seen == tuple(offsets[:9])
+    assert list(logged.bodied(0, set())) == []
 
 
 def test_an_archive_needs_its_bodies_for_it(
