@@ -70,6 +70,7 @@ _STEPS = st.lists(
 @given(_STEPS, st.lists(st.integers(1, 12), min_size=1, max_size=12))
 @example([(1, 0, 0, True), (1, HORIZON + 1, 0, True)], [2])
 @example([(1, 0, 0, True), (1, HORIZON, 0, True), (1, 1, 0, True)], [1, 2])
+@example([(1, 0, 0, True), (1, HORIZON + 1, 0, True), (1, 1, 0, True)], [1])
 @settings(max_examples=400, deadline=None)
 def test_what_is_told_does_not_depend_on_batches(
     steps: list[tuple[int, int, int, bool]], sizes: list[int]
