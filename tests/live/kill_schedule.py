@@ -30,7 +30,7 @@ SHORT = ("stop", "broker_outage")
 """What a shorter run sees."""
 FULL = 10
 _STOP_EVERY, _BROKER_EVERY = 10, 70
-_AT_MOST = 1.25
+_AT_MOST = 2.0
 _EARLY = 0.75
 """Disturbances queue, and the last one must be over before the last round."""
 
@@ -66,7 +66,7 @@ class Schedule:
     def next(self) -> Round | None:
         """Return the next round, None after the last.
 
-        A run that has the rounds to hit every cell goes on for a few more while cells are missing.
+        A run that has the rounds to hit every cell goes on for up to as many again while cells are missing.
         """
         enough = self._number >= self.rounds
         if enough and (self.rounds < WANTED * len(self._cells) or not self.missing):
