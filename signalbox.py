@@ -47,9 +47,9 @@ def open_topics(broker: str | None, folder: Path) -> AbstractContextManager[LogV
 
 def open_triton(address: str) -> AbstractAsyncContextManager[Infer]:
     """Connect to the classifiers of a Triton, for commands that observe requests."""
-    from streams.clients.triton import TritonInfer  # noqa: PLC0415 - gRPC: 80 ms and 20 MB of each process
+    from streams.clients.triton_offline import answering  # noqa: PLC0415 - gRPC: 80 ms, 20 MB of each process
 
-    return TritonInfer(address)
+    return answering(address, streams.settings.settings().triton_security)
 
 
 app = typer.Typer(

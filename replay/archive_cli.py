@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from agents.errors import ConfigError, InvalidRecord
+from replay.exit_codes import code_of
 from schemas.codec import committed
 from schemas.logdir import LogDir, LogDirError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from replay.archive_files import Files
     from replay.archiver import Archiver
 
-USAGE = 2
 _UNUSABLE = (LogDirError, ConfigError, InvalidRecord, OSError)
 Place = Annotated[
     str, typer.Option("--archive", help="The archive: a folder, or a URI such as s3://bucket/folder.")
@@ -44,7 +44,7 @@ def register(commands: typer.Typer, clock: Callable[[], int]) -> None:
     ) -> None:
         """Erase what an archive holds longer than it is to be kept, whole files at a time; say what it was.
 
-        Exits 2 for what is no archive, or a file of days that cannot be used.
+        Exits 2 for what is no archive, or a file of days that cannot be used, 3 if its place does not answer.
         """
         _retain(archive, keep, clock() / 1e6, as_json=as_json)
 
@@ -88,7 +88,7 @@ def _opened(archive: str) -> Files:
 def _compact(archive: Place, *, as_json: Json = False) -> None:
     """Merge the small files of an archive that no worker writes now.
 
-    Exits 2 for what is no archive.
+    Exits 2 for what is no archive, 3 if its place does not answer.
     """
     from replay.archive_care import compact  # noqa: PLC0415 - heavy
     from replay.archive_commits import commits_in, settle  # noqa: PLC0415 - heavy
@@ -101,7 +101,7 @@ def _compact(archive: Place, *, as_json: Json = False) -> None:
         left = len(commits_in(files))
     except _UNUSABLE as error:
         typer.echo(f"replay compact: {error}", err=True)
-        raise typer.Exit(USAGE) from None
+        raise typer.Exit(code_of(error, archive)) from None
     typer.echo(
         orjson.dumps({"merged": merged, "commits": left})
         if as_json
@@ -116,7 +116,7 @@ def _retain(archive: str, keep: Path, now: float, *, as_json: bool) -> None:
         erased = summed(retain(_opened(archive), _days(keep), now))
     except _UNUSABLE as error:
         typer.echo(f"replay retain: {error}", err=True)
-        raise typer.Exit(USAGE) from None
+        raise typer.Exit(code_of(error, archive)) from None
     if as_json:
         typer.echo(orjson.dumps({"dropped": erased}, option=orjson.OPT_INDENT_2))
         return
@@ -137,7 +137,7 @@ def _archive(
 ) -> None:
     """Write a kept log as Parquet by date and tenant; run again, it adds what is new.
 
-    Exits 2 for what is no log, or an archive of another cluster.
+    Exits 2 for what is no log, or an archive of another cluster, 3 if the place does not answer.
     """
     from replay.archive import Source, archive  # noqa: PLC0415 - heavy
     from replay.archive_files import Files  # noqa: PLC0415 - heavy
@@ -148,7 +148,7 @@ def _archive(
         done = archive(source, Files(out), bodies=bodies)
     except _UNUSABLE as error:
         typer.echo(f"replay archive: {error}", err=True)
-        raise typer.Exit(USAGE) from None
+        raise typer.Exit(code_of(error, out)) from None
     if as_json:
         typer.echo(orjson.dumps(done.as_json(), option=orjson.OPT_INDENT_2))
         return

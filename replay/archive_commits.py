@@ -181,10 +181,10 @@ class Manifest:
     """What an archive says of itself; it only ever grows."""
 
     def __init__(self, files: Files) -> None:
-        """Read it; raises `InvalidRecord` if there is none."""
+        """Read it; raises `InvalidRecord` if there is none, `OSError` if the place does not answer."""
         try:
             self._document = json.loads(files.read_bytes(MANIFEST))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             raise InvalidRecord(f"{files.root}: no archive, it has no readable {MANIFEST}") from None
         if self._document.get("format") != FORMAT:
             raise InvalidRecord(

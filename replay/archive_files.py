@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from replay.archive_place import filesystem_at
+
 _HIDDEN = "_new-"
 """What the name of a table's file begins with until it is committed."""
 _UNDER_WAY = "_tmp-"
@@ -45,10 +47,8 @@ class Files:
     """Files below one place, by relative path: a folder, or a URI that pyarrow knows (``s3://...``)."""
 
     def __init__(self, where: str) -> None:
-        if "://" in where:
-            self.fs, self.root = fs.FileSystem.from_uri(where)
-        else:
-            self.fs, self.root = fs.LocalFileSystem(), str(Path(where).resolve())
+        """Open *where*; raises `ConfigError` if that cannot be the place of one."""
+        self.fs, self.root = filesystem_at(where)
         self.root = self.root.rstrip("/")
         self._local = self.fs.type_name == "local"
 

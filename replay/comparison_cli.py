@@ -18,6 +18,7 @@ from rich.console import Console
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
 from agents.ports import Infer
+from replay.exit_codes import code_of
 from replay.policy_difference import difference
 from replay.policy_difference import lines_of as differing
 from replay.span import Span, SpannedView
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 InferAt = Callable[[str], AbstractAsyncContextManager[Infer]]
 """Connect to the classifiers at an address, host:port."""
 
-OK, NO, USAGE, NOT_ENOUGH = 0, 1, 2, 4
+OK, NO, NOT_ENOUGH = 0, 1, 4
 UNKNOWN_LIMIT = 0.01
 """The share of decisions that may need signals which the log does not hold."""
 
@@ -93,7 +94,7 @@ def decide_under(
             found = _over(whole, policy, None)
     except _UNUSABLE as error:
         typer.echo(f"replay decide: {error}", err=True)
-        return USAGE
+        return code_of(error, source.where)
     answer = report(found, policy)
     lines = lines_of(answer)
     if filled is not None:
@@ -134,7 +135,7 @@ def diff_over(log: str, one: Policy, other: Policy, form: str) -> int:
         found = compared(log, other, one)
     except _UNUSABLE as error:
         typer.echo(f"policy diff: {error}", err=True)
-        return USAGE
+        return code_of(error, log)
     answer = report(found, other, one)
     if form == "json":
         typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))

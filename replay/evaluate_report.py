@@ -19,6 +19,7 @@ from agents.policy import Policy
 from replay.choices import Choices, Units, Wanted, choices
 from replay.estimators import estimator
 from replay.evaluation import Evaluation, Method, evaluate
+from replay.exit_codes import code_of
 from replay.intervals import METHODS, Interval
 from replay.logged import Logged, logged_at
 from replay.measures import SHARED, Measured, Prices, measured, prices_of
@@ -134,7 +135,7 @@ def evaluate_log(  # noqa: PLR0913 - a command's options
         report = reported(table, method, slices, Origin(found, prices))
     except (InvalidRecord, LogDirError, ConfigError, OSError) as error:
         typer.echo(f"replay evaluate: {error}", err=True)
-        return USAGE
+        return code_of(error, where)
     return _print(report, as_json=as_json)
 
 

@@ -13,7 +13,8 @@ import typer
 
 from agents.errors import ConfigError, InvalidRecord
 from agents.policy import Policy
-from replay.comparison_cli import USAGE, compared, enough
+from replay.comparison_cli import compared, enough
+from replay.exit_codes import USAGE, code_of
 from replay.plan import Terms, Wanted
 from replay.policy_cli import read_policy
 from schemas.logdir import LogDirError
@@ -61,7 +62,7 @@ def _plan(  # noqa: PLR0913 - a command's options
         code = _planned(read_policy(policy), log, terms, as_json=as_json)
     except (LogDirError, ConfigError, InvalidRecord, OSError) as error:
         typer.echo(f"replay plan: {error}", err=True)
-        raise typer.Exit(USAGE) from None
+        raise typer.Exit(code_of(error, log)) from None
     raise typer.Exit(code)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from agents.errors import RouterError
 from replay.comparison_cli import UNKNOWN_LIMIT
+from replay.exit_codes import code_of
 from replay.policy_cli import Environment, read_policy
 from schemas.logdir import LogDirError
 
@@ -71,7 +72,7 @@ def register(commands: typer.Typer, environment: Environment) -> None:
                 numbers = write(found, html)
         except (RouterError, LogDirError, OSError) as error:
             typer.echo(f"replay report: {error}", err=True)
-            raise typer.Exit(USAGE) from None
+            raise typer.Exit(code_of(error, log or "")) from None
         if as_json:
             typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         else:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from agents.errors import ConfigError, RouterError
 from replay.comparison_cli import UNKNOWN_LIMIT
+from replay.exit_codes import code_of
 from replay.policy_cli import Environment, read_policy, read_text
 from schemas.logdir import LogDirError
 
@@ -59,7 +60,7 @@ def register(commands: typer.Typer, environment: Environment) -> None:
             _write(found, policy, chosen, out)
         except (RouterError, LogDirError, OSError) as error:
             typer.echo(f"replay sweep: {error}", err=True)
-            raise typer.Exit(USAGE) from None
+            raise typer.Exit(code_of(error, log)) from None
         raise typer.Exit(_told(found, out, as_json=as_json))
 
 

@@ -13,7 +13,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from agents.errors import ConfigError, RouterError
+from agents.errors import ConfigError, RouterError, Unavailable
 from agents.policy import Policy
 from agents.ports import Infer
 from replay.policy_cli import Environment, read_policy
@@ -21,7 +21,7 @@ from replay.policy_cli import Environment, read_policy
 if TYPE_CHECKING:
     from replay.imported import ImportedLog
 
-OK, USAGE, NOT_ENOUGH = 0, 2, 4
+OK, USAGE, DOWN, NOT_ENOUGH = 0, 2, 3, 4
 HANGING_LIMIT = 0.01
 """The share of calls whose decision may hang on signals that are unknown."""
 
@@ -53,7 +53,8 @@ def register(commands: typer.Typer, environment: Environment, infer_at: InferAt)
         """Decide the calls of a LiteLLM or OpenAI request log under a policy, without a broker.
 
         Prints models then and now, cost against what was paid, safety findings by line number, and what the
-        log cannot tell. Exits 2 if nothing can be read, 4 if over 1 % of decisions hang on unknown signals.
+        log cannot tell. Exits 2 if nothing can be read, 3 if Triton does not answer, 4 if over
+        1 % of decisions hang on unknown signals.
         """
         from replay.imported import ImportedLog  # noqa: PLC0415 - a megabyte of formats and signals
 
@@ -63,7 +64,7 @@ def register(commands: typer.Typer, environment: Environment, infer_at: InferAt)
             raise typer.Exit(_adopt(opened, chosen, infer_at, triton=triton, as_json=as_json))
         except (RouterError, OSError, EOFError, zlib.error) as error:
             typer.echo(f"replay whatif: {error}", err=True)
-            raise typer.Exit(USAGE) from None
+            raise typer.Exit(DOWN if isinstance(error, Unavailable) else USAGE) from None
 
 
 def _adopt(log: ImportedLog, policy: Policy, infer_at: InferAt, *, triton: str, as_json: bool) -> int:

@@ -22,7 +22,10 @@ def s3() -> Iterator[str]:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server.start()
     host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield f"{host}:{port}"
     server.stop()
 
 
@@ -32,8 +35,7 @@ def bucket(address: str) -> str:
     url = f"http://{address}/{name}"
     # The scheme is that of the server of this test.
     with urllib.request.urlopen(urllib.request.Request(url, method="PUT")):
-        about = f"scheme=http&endpoint_override={address}&region=us-east-1"
-        return f"s3://key:secret@{name}/some/folder?{about}"
+        return f"s3://{name}/some/folder?endpoint=http://{address}"
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -26,6 +26,11 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         self.calls.append(texts)
         return await self.answer(texts, context)
 
+    async def ServerLive(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802 - gRPC's name
+        """Say that it lives."""
+        del request, context
+        return service_pb2.ServerLiveResponse(live=True)
+
 
 def strings(content: bytes) -> list[str]:
     """Read a BYTES tensor."""
