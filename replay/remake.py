@@ -15,7 +15,7 @@ import fastavro
 import agents.selectors
 import agents.signals
 from agents.decision import Sets, failed
-from agents.dispatch import DEAD_LETTERED
+from agents.dispatch import DEAD_LETTERED, TAKEN_BACK
 from agents.errors import InvalidRecord
 from agents.policy import Policy
 from schemas.codec import SchemaEntry, committed, todays
@@ -84,9 +84,9 @@ class Remaker:
     def again(self, logged: Decision, sets: Sets) -> Decision | Raised:
         """Return *logged* with the core that is decided now."""
         core = logged.core
-        if core.failure == DEAD_LETTERED:
-            # Nothing was decided: the stage only said that it gave the record up.
-            return replace(logged, core=failed(core.policy_hash, core.recipe, DEAD_LETTERED))
+        if core.failure in {DEAD_LETTERED, TAKEN_BACK}:
+            # Nothing was decided: a stage only said that it gave the record up.
+            return replace(logged, core=failed(core.policy_hash, core.recipe, core.failure))
         policy = self.policy(core.policy_hash)
         try:
             made = self._decide(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agents.decision import failed
-from agents.dispatch import DEAD_LETTERED
+from agents.dispatch import DEAD_LETTERED, TAKEN_BACK
 from agents.errors import InvalidRecord, NondeterminismError
 from replay.decide import Report, decide_again
 from replay.remake import DECIDER, CoreEncoder
@@ -147,11 +147,12 @@ def test_repeats_are_made_again_from_the_signals_that_each_was_made_of() -> None
     assert (report.decisions, report.reproduced) == (8, 8)
 
 
-def test_a_dead_lettered_request_is_reproduced_as_such() -> None:
-    """A Decision that only says that the stage gave up has no inputs, and follows from nothing else."""
+@pytest.mark.parametrize("failure", [DEAD_LETTERED, TAKEN_BACK])
+def test_a_dead_lettered_request_is_reproduced_as_such(failure: str) -> None:
+    """A Decision that only says that a stage gave up has no inputs, and follows from nothing else."""
     builder = LogBuilder()
     request, origin = builder.request(1)
-    core = failed(builder.policy.hash, "", DEAD_LETTERED)
+    core = failed(builder.policy.hash, "", failure)
     builder.append(
         "decisions", origin.partition, Decision(request.request_id, origin, core, DecisionMeta((), 0, 0))
     )
