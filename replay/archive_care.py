@@ -6,7 +6,7 @@ Of one place at a time there must be one writer, this one included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,54 +16,91 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from agents.errors import ConfigError
-from replay.archive_commits import Commit, Place, Stored, commits_in, file_name, put_commit
+from replay.archive_commits import Commit, Gone, Place, Stored, commits_in, file_name, put_commit, together
 from replay.archive_files import GROUP, Files, hidden
 from replay.archive_rows import KINDS, POLICIES
 from schemas.topics import BY_NAME, signals_topic
 
 TARGET = 262_144
-"""Rows of a commit, about, beyond which it is merged with no other."""
+"""Weight of a commit beyond which it is merged with no other: its rows, or more where they are large."""
+ROW_BYTES = 1024
+"""Of rows in memory weigh as much as one row: what is merged has at most 256 MiB."""
 FAN = 8
 """Neighbours of about one size that are merged into one, so that a row is written a few times only."""
 _SMALLEST = 256
 _GROWTH = 4
+_GROUP_BYTES = 64 * 1024 * 1024
+"""Of a row group, about, of what is merged: rows may hold a body of 1 MiB each."""
 
 
 def compact(files: Files, place: Place, *, fan: int = FAN, target: int = TARGET) -> int:
     """Merge small commits of *place* with their neighbours, *fan* at least; return how many it merged.
 
-    What it merges has at most *target* rows each; rows that count elsewhere are left out for good.
+    What it merges weighs at most *target* each, so that neither this nor who reads it needs memory for more;
+    rows that count elsewhere are left out for good.
     """
     merged = 0
+    sizes: dict[str, int] = {}
+
+    def weight(commit: Commit) -> int:
+        if commit.rows >= target:  # as heavy as need be known
+            return commit.rows
+        return max(commit.rows, sum(_size(files, each, sizes) for each in commit.files) // ROW_BYTES)
+
     while True:
-        run = _run(commits_in(files, place), fan, target)
+        run = _run(commits_in(files, place), weight, fan, target)
         if len(run) < 2:  # noqa: PLR2004 - one is as merged as can be
             return merged
         _merge(files, run)
         merged += len(run)
 
 
-def _run(commits: Sequence[Commit], fan: int, target: int) -> Sequence[Commit]:
-    """Return the first neighbours, of the smallest size that has any, that are to be merged."""
+def _size(files: Files, stored: Stored, measured: dict[str, int]) -> int:
+    """Return how many bytes the rows of *stored* take in memory, *measured* if its commit does not say."""
+    if stored.size is not None:
+        return stored.size
+    if stored.name not in measured:
+        told = files.parquet(stored.name, []).metadata
+        measured[stored.name] = sum(told.row_group(n).total_byte_size for n in range(told.num_row_groups))
+    return measured[stored.name]
+
+
+def _run(
+    commits: Sequence[Commit], weight: Callable[[Commit], int], fan: int, target: int
+) -> Sequence[Commit]:
+    """Return the first neighbours, of the smallest weight that has any, that are to be merged."""
+    weighed = [(commit, weight(commit)) for commit in commits]
     for tier in range(_tier(target) + 1):
-        run: list[Commit] = []
-        for commit in (*commits, None):
-            fits = commit is not None and _tier(commit.rows) <= tier and commit.rows < target
-            room = not run or (commit is not None and sum(c.rows for c in run) + commit.rows <= target)
-            joined = not run or (commit is not None and commit.begin <= run[-1].end)
-            if commit is not None and fits and room and joined:
-                run.append(commit)
+        run: list[tuple[Commit, int]] = []
+        for each in (*weighed, None):
+            fits = each is not None and _tier(each[1]) <= tier and each[1] < target
+            if each is not None and fits and _joins(run, each, target):
+                run.append(each)
                 continue
-            if len(run) >= fan:
-                return run
-            run = [commit] if commit is not None and fits else []
+            if len(run) >= fan and _pays(run, fan):
+                return [commit for commit, _ in run]
+            run = [each] if each is not None and fits else []
     return ()
 
 
-def _tier(rows: int) -> int:
+def _joins(run: Sequence[tuple[Commit, int]], each: tuple[Commit, int], target: int) -> bool:
+    """Tell whether *each* is the neighbour of *run*, and they are within *target*."""
+    return not run or (each[0].begin <= run[-1][0].end and sum(own for _, own in run) + each[1] <= target)
+
+
+def _pays(run: Sequence[tuple[Commit, int]], fan: int) -> bool:
+    """Tell whether even the heaviest of *run* grows by much (to the double, with a fan of 8) if merged.
+
+    Else a heavy one would be written again for every few light ones that come after it.
+    """
+    weights = [own for _, own in run]
+    return _GROWTH * sum(weights) >= fan * max(weights)
+
+
+def _tier(weight: int) -> int:
     tier = 0
-    while rows > _SMALLEST:
-        rows //= _GROWTH
+    while weight > _SMALLEST:
+        weight //= _GROWTH
         tier += 1
     return tier
 
@@ -87,7 +124,7 @@ def _merge(files: Files, run: Sequence[Commit]) -> None:
         tuple(merged),
         tuple(o for c in run for o in c.unreadable if o >= c.skip),
         tuple(stretch for c in run for stretch in c.lost),
-        tuple(gone for c in run for gone in c.dropped),
+        together(gone for c in run for gone in c.dropped),
     )
     put_commit(files, wide)
     for commit in run:
@@ -103,33 +140,35 @@ def _written(files: Files, name: str, parts: Sequence[tuple[Commit, Stored]]) ->
     opened = [(commit, files.parquet(stored.name, [])) for commit, stored in parts]
     schema = pa.unify_schemas([file.schema_arrow for _, file in opened])
     out = pa.BufferOutputStream()
-    rows, spans = 0, []
+    rows, size, spans = 0, 0, []
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for table in _groups(opened, schema):
             writer.write_table(table, row_group_size=GROUP)
-            rows += len(table)
+            rows, size = rows + len(table), size + table.nbytes
             spans.append(table["offset"].to_numpy())
     if not rows:
         return None
-    files.put_hidden(name, out.getvalue().to_pybytes())
+    files.put_hidden(name, memoryview(out.getvalue()))
     origins = [stored.origins for _, stored in parts if stored.origins is not None]
     span = (min(low for low, _ in origins), max(high for _, high in origins)) if origins else None
-    return Stored(name, parts[0][1].table, rows, int(spans[0][0]), int(spans[-1][-1]), span)
+    return Stored(name, parts[0][1].table, rows, int(spans[0][0]), int(spans[-1][-1]), span, size)
 
 
 def _groups(opened: Iterable[tuple[Commit, pq.ParquetFile]], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows that count, a row group's worth at a time."""
     held: list[pa.Table] = []
+    count, size = 0, 0
     for commit, file in opened:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             if commit.skip:
                 table = table.filter(pc.greater_equal(table["offset"], commit.skip))
             held.append(pa.concat_tables([schema.empty_table(), table], promote_options="default"))
-            if sum(map(len, held)) >= GROUP:
+            count, size = count + len(table), size + table.nbytes
+            if count >= GROUP or size >= _GROUP_BYTES:
                 yield pa.concat_tables(held)
-                held = []
-    if sum(map(len, held)):
+                held, count, size = [], 0, 0
+    if count:
         yield pa.concat_tables(held)
 
 
@@ -174,31 +213,37 @@ def _class(table: str) -> str:
     return BY_NAME[signals_topic("<role>") if table == "signals" else table].retention
 
 
-def retain(files: Files, retention: Retention, now: float, place: Place | None = None) -> list[Stored]:
-    """Erase the files whose day is older than *retention* keeps them, *now* (s); return what they were.
+def retain(files: Files, retention: Retention, now: float, place: Place | None = None) -> list[Gone]:
+    """Erase the files whose day is older than *retention* keeps them, *now* (s); return what each was.
 
-    Each is named in its commit from then on, so that readers know what is not there.
+    They count in their commits from then on, so that readers know what is not there.
     """
     first = retention.first_days(datetime.fromtimestamp(now, UTC))
-    erased: list[Stored] = []
+    erased: list[Gone] = []
     for commit in commits_in(files, place):
         old = tuple(f for f in commit.files if f.date < first.get(f.table, ""))
         if not old:
             continue
         left = tuple(f for f in commit.files if f not in old)
-        put_commit(files, replace(commit, files=left, dropped=(*commit.dropped, *old), skip=0))
+        gone = [Gone(f.table, 1, _counted(files, commit, f), f.date, f.date) for f in old]
+        put_commit(files, replace(commit, files=left, dropped=together([*commit.dropped, *gone])))
         for stored in old:
             _remove(files, stored.name)
-        erased += old
+        erased += gone
     return erased
 
 
-def summed(stored: Iterable[Stored]) -> dict[str, dict[str, Any]]:
-    """Return what *stored* files held, by table: files, rows, first and last day."""
-    found: dict[str, dict[str, Any]] = {}
-    for each in stored:
-        row = found.setdefault(each.table, {"files": 0, "rows": 0, "from": each.date, "to": each.date})
-        row["files"] += 1
-        row["rows"] += each.rows
-        row["from"], row["to"] = min(row["from"], each.date), max(row["to"], each.date)
-    return dict(sorted(found.items()))
+def _counted(files: Files, commit: Commit, stored: Stored) -> int:
+    """Return how many rows of *stored* count in *commit*: where a writer outlived its turn, not all do."""
+    if stored.first >= commit.skip:
+        return stored.rows
+    offsets = files.parquet(stored.name, []).read(columns=["offset"])["offset"]
+    return len(offsets.filter(pc.greater_equal(offsets, commit.skip)))
+
+
+def summed(gone: Iterable[Gone]) -> dict[str, dict[str, Any]]:
+    """Return what is *gone*, by table: files, rows, first and last day."""
+    return {
+        each.table: {"files": each.files, "rows": each.rows, "from": each.first, "to": each.last}
+        for each in together(gone)
+    }

@@ -26,7 +26,10 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A table's file: its rows and their offsets; `origins`, of completions, where their requests are."""
+    """A table's file: its rows and their offsets; `origins`, of completions, where their requests are.
+
+    `size` is how many bytes its rows take in memory; None in commits of earlier builds.
+    """
 
     name: str
     table: str
@@ -34,6 +37,7 @@ class Stored:
     first: int
     last: int
     origins: tuple[int, int] | None = None
+    size: int | None = None
 
     @property
     def folder(self) -> str:
@@ -47,12 +51,38 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """What was erased of a table by age: files, rows that counted, and from which day to which (UTC)."""
+
+    table: str
+    files: int
+    rows: int
+    first: str
+    last: str
+
+
+def together(parts: Iterable[Gone]) -> tuple[Gone, ...]:
+    """Return *parts* as one for each table."""
+    found: dict[str, Gone] = {}
+    for each in parts:
+        known = found.get(each.table, replace(each, files=0, rows=0))
+        found[each.table] = Gone(
+            each.table,
+            known.files + each.files,
+            known.rows + each.rows,
+            min(known.first, each.first),
+            max(known.last, each.last),
+        )
+    return tuple(found[table] for table in sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """A stretch of a partition that is whole.
 
     `unreadable` are offsets of records that are none of ours; `lost` are stretches that the topic no
-    longer held when they were to be archived; `dropped` are files that were erased by age. Rows before
-    `skip` count elsewhere.
+    longer held when they were to be archived; `dropped` is what was erased by age, one for each table.
+    Rows before `skip` count elsewhere.
     """
 
     topic: str
@@ -62,7 +92,7 @@ class Commit:
     files: tuple[Stored, ...]
     unreadable: tuple[int, ...] = ()
     lost: tuple[tuple[int, int], ...] = ()
-    dropped: tuple[Stored, ...] = ()
+    dropped: tuple[Gone, ...] = ()
     skip: int = 0
 
     @property
@@ -107,13 +137,21 @@ def _read(files: Files, name: str) -> Commit:
         tuple(_stored(each) for each in row["files"]),
         tuple(row["unreadable"]),
         tuple((first, last) for first, last in row["lost"]),
-        tuple(_stored(each) for each in row["dropped"]),
+        together(_gone(each) for each in row["dropped"]),
     )
 
 
 def _stored(row: Mapping[str, Any]) -> Stored:
     origins = row["origins"]
     return Stored(**{**row, "origins": None if origins is None else tuple(origins)})
+
+
+def _gone(row: Mapping[str, Any]) -> Gone:
+    if "name" not in row:
+        return Gone(**row)
+    # Earlier builds listed each file.
+    stored = _stored(row)
+    return Gone(stored.table, 1, stored.rows, stored.date, stored.date)
 
 
 def counting(commits: Iterable[Commit]) -> list[Commit]:

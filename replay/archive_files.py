@@ -60,9 +60,9 @@ class Files:
         """Write *table* for *name*, hidden."""
         out = pa.BufferOutputStream()
         pq.write_table(table, out, row_group_size=GROUP, compression="zstd")
-        self.put_hidden(name, out.getvalue().to_pybytes())
+        self.put_hidden(name, memoryview(out.getvalue()))
 
-    def put_hidden(self, name: str, data: bytes) -> None:
+    def put_hidden(self, name: str, data: bytes | memoryview) -> None:
         """Write *data* for the table's file *name*, hidden."""
         self._folder(name)
         self.write_bytes(hidden(name), data)
@@ -87,7 +87,7 @@ class Files:
         if self._local:  # elsewhere a folder is no more than a part of the name
             self.fs.create_dir(self.path(name.rpartition("/")[0]), recursive=True)
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def write_bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write the file *name*; on a disk it outlasts a loss of power."""
         if self._local:
             with Path(self.path(name)).open("wb") as file:

@@ -277,9 +277,10 @@ class Archiver:
         stored = []
         for folder, some in sorted(folders.items()):
             name = file_name(lane.place, folder, (lane.begin, end))
-            self._files.put_table(name, table_of(table, some, bodies=self._bodies).drop_columns(["tenant"]))
-            offsets = [row.envelope.offset for row in some]
-            stored.append(Stored(name, table, len(some), offsets[0], offsets[-1], _origins(topic, some)))
+            columns = table_of(table, some, bodies=self._bodies).drop_columns(["tenant"])
+            self._files.put_table(name, columns)
+            span = some[0].envelope.offset, some[-1].envelope.offset
+            stored.append(Stored(name, table, len(some), *span, _origins(topic, some), columns.nbytes))
             self.rows[table] = self.rows.get(table, 0) + len(some)
         passed = tuple(offset for offset in lane.unreadable if offset < end)
         commit = Commit(topic, partition, lane.begin, end, tuple(stored), passed, tuple(lane.lost))

@@ -98,7 +98,7 @@ class Mortal(Files):
             raise Killed
         self.left -= 1
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def write_bytes(self, name: str, data: bytes | memoryview) -> None:
         """Write nothing, half, or all of *data*."""
         self._step()
         super().write_bytes(name, data[: len(data) // 2])

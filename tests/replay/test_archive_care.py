@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -10,18 +13,24 @@ from typer.testing import CliRunner
 
 import signalbox
 from agents.errors import ConfigError
+from replay import archive_care
 from replay.archive import archive
-from replay.archive_care import Retention, compact, retain, summed
-from replay.archive_commits import Commit, Stored, commits_in, counting, put_commit, settle
+from replay.archive_care import FAN, ROW_BYTES, TARGET, Retention, compact, retain, summed
+from replay.archive_commits import Commit, Gone, Stored, commits_in, counting, put_commit, settle
 from replay.archive_files import Files
 from replay.comparison import compare
 from replay.logged import ArchivedLog
-from tests.replay.logs import START, LogBuilder
+from schemas.codec import Codec
+from schemas.identity import body_digest
+from schemas.sealed import Body, seal_plainly
+from tests.replay.logs import PARTITIONS, START, LogBuilder
 from tests.replay.places import NewPlace, bucket, new_place, s3
 from tests.replay.test_archive import Killed, Mortal, built, expected, naive, rows, source
 
 __all__ = ["new_place", "s3"]
 DAY_S = 86_400
+REQUESTS_0 = ("requests", 0)
+LARGE = bytes(300 * 1024)
 
 
 @pytest.fixture(autouse=True)
@@ -169,8 +178,8 @@ def test_days_that_mean_nothing_are_refused(wrong: object) -> None:
         Retention.of(wrong, "a file")
 
 
-def test_a_writer_that_outlived_its_turn_doubles_nothing(builder: LogBuilder, tmp_path: Path) -> None:
-    """Two commits that overlap count as one after the other, and merging makes them one."""
+def outlived(builder: LogBuilder, tmp_path: Path) -> Files:
+    """Return an archive of which a writer that was not its turn any more has written some requests too."""
     files = made(builder, str(tmp_path))
     first, second = commits_in(files, ("requests", 0))[:2]
     late = Files(str(tmp_path / "late"))
@@ -182,11 +191,134 @@ def test_a_writer_that_outlived_its_turn_doubles_nothing(builder: LogBuilder, tm
         files.reveal(stored.name)
     put_commit(files, zombie)
 
+    assert second.begin == first.end
+    return files
+
+
+def test_a_writer_that_outlived_its_turn_doubles_nothing(builder: LogBuilder, tmp_path: Path) -> None:
+    """Two commits that overlap count as one after the other, and merging makes them one."""
+    files = outlived(builder, tmp_path)
+
     assert rows(files) == expected(builder)
     compact(files, ("requests", 0), fan=2)
     settle(files, all_places(files))
     assert rows(files) == naive(files) == expected(builder)
-    assert second.begin == first.end
+
+
+def test_rows_that_two_writers_wrote_are_dropped_once(builder: LogBuilder, tmp_path: Path) -> None:
+    """What is told to be gone are the rows that were there, by whatever commits they were dropped."""
+    files = outlived(builder, tmp_path)
+    retention = Retention.of({"requests": 1}, "a file")
+    erased = summed(retain(files, retention, START / 1000 + 9 * DAY_S))
+
+    assert erased["requests"]["rows"] == sum(1 for row in expected(builder) if row[0] == "requests")
+    assert ArchivedLog(files).dropped() == erased
+
+
+def heavy(count: int, days: int = 0) -> LogBuilder:
+    """Return a log of *count* requests of one partition with large bodies, *days* of them a day apart."""
+    builder, codec = LogBuilder(), Codec()
+    body = Body(len(LARGE), body_digest("acme", LARGE), seal_plainly(LARGE if not days else b"{}"))
+    for number in range(count):
+        builder.request(PARTITIONS * number)
+    for at, envelope in enumerate(builder.envelopes):
+        value = codec.encode(replace(codec.decode(envelope.value), body=body))
+        moment = envelope.timestamp + 1000 * DAY_S * min(at, days)
+        builder.envelopes[at] = replace(envelope, value=value, timestamp=moment)
+    return builder
+
+
+def tables(files: Files) -> Iterator[Stored]:
+    """Yield the files of requests that count."""
+    for commit in commits_in(files, REQUESTS_0):
+        yield from commit.files
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_merged_is_bounded_by_bytes_too(tmp_path: Path, *, told: bool) -> None:
+    """Few rows with large bodies are as heavy as many, even if an earlier build did not note their size."""
+    builder, files = heavy(10), Files(str(tmp_path))
+    archive(source(builder), files, chunk=1, bodies=True)
+    if not told:
+        for commit in commits_in(files, REQUESTS_0):
+            document = json.loads(files.read_bytes(commit.name))
+            for each in document["files"]:
+                del each["size"]
+            files.put_json(commit.name, document)
+    compact(files, REQUESTS_0, fan=2, target=1024)
+    sizes = [files.parquet(stored.name, []).read().nbytes for stored in tables(files)]
+
+    assert len(sizes) == 4
+    assert max(sizes) <= 1024 * ROW_BYTES < sum(sizes)
+    assert rows(files) == naive(files) == expected(builder)
+
+
+def test_rows_are_read_and_written_a_few_large_bodies_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row group is closed once its bodies are many bytes, however few its rows are."""
+    monkeypatch.setattr(archive_care, "_GROUP_BYTES", 2 * len(LARGE))
+    builder, files = heavy(6), Files(str(tmp_path))
+    archive(source(builder), files, chunk=1, bodies=True)
+    compact(files, REQUESTS_0, fan=2)
+    (stored,) = tables(files)
+    told = files.parquet(stored.name, []).metadata
+
+    assert [told.row_group(n).num_rows for n in range(told.num_row_groups)] == [2, 2, 2]
+    assert rows(files) == naive(files) == expected(builder)
+
+
+@pytest.mark.parametrize("weight", [1, 64, 1000])
+def test_rows_are_written_a_few_times_only(weight: int) -> None:
+    """As chunks come one by one, each is merged with others of its size, not with all that came before."""
+    commits: list[Commit] = []
+    written = 0
+
+    def commit(begin: int, end: int) -> Commit:
+        return Commit("requests", 0, begin, end, (Stored("a", "requests", end - begin, begin, end - 1),))
+
+    for number in range(1024):
+        commits.append(commit(number, number + 1))
+        while run := archive_care._run(commits, lambda c: weight * c.rows, FAN, TARGET):
+            at, wide = commits.index(run[0]), commit(run[0].begin, run[-1].end)
+            commits[at : at + len(run)] = [wide]
+            written += wide.rows
+
+    assert len(commits) < 32
+    assert written <= 5 * 1024
+
+
+def test_what_is_told_of_dropped_files_does_not_grow(tmp_path: Path) -> None:
+    """However many days were dropped, a merged commit has one line of them, with all that they held."""
+    builder, files = heavy(30, days=30), Files(str(tmp_path))
+    archive(source(builder), files, chunk=4)
+    for day in range(3, 40, 4):
+        retain(files, Retention.of({"requests": 2}, "a file"), START / 1000 + day * DAY_S)
+        compact(files, REQUESTS_0, fan=2)
+    (commit,) = commits_in(files, REQUESTS_0)
+
+    assert commit.dropped == (Gone("requests", 30, 30, "2026-09-21", "2026-10-20"),)
+    assert len(files.read_bytes(commit.name)) < 600
+    assert rows(files) == naive(files) == []
+
+
+def test_the_lists_of_dropped_files_of_earlier_builds_are_read(builder: LogBuilder, tmp_path: Path) -> None:
+    """They named each file; what is told of them is the same."""
+    files = made(builder, str(tmp_path))
+    first, second = commits_in(files, REQUESTS_0)[:2]
+    listed = [{name: getattr(f, name) for name in Stored.__slots__ if name != "size"} for f in first.files]
+    other = listed[0] | {"name": "requests/date=2026-09-19/tenant=acme/requests-0-0-1.parquet", "rows": 5}
+    document = json.loads(files.read_bytes(first.name)) | {"files": [], "dropped": [*listed, other]}
+    files.put_json(first.name, document)
+    held = sum(stored.rows for stored in first.files)
+
+    assert second.files
+    assert ArchivedLog(files).dropped()["requests"] == {
+        "files": len(listed) + 1,
+        "rows": held + 5,
+        "from": "2026-09-19",
+        "to": "2026-09-21",
+    }
 
 
 def test_overlaps_count_from_where_the_earlier_ends() -> None:
