@@ -130,6 +130,12 @@ class Telemetry:
         self.dead = Counter(
             "signalbox_dead_letters_total", "Records nobody could process.", ["stage", "error"], registry=r
         )
+        self.never_archived = Counter(
+            "signalbox_archive_lost_records_total",
+            "Offsets that the broker dropped before they were archived.",
+            ["topic"],
+            registry=r,
+        )
 
     def _gauge(self, r: CollectorRegistry) -> None:
         self.buffer_items = Gauge(
@@ -262,6 +268,11 @@ class Telemetry:
             partition=envelope.partition,
             offset=envelope.offset,
         )
+
+    def archive_gap(self, topic: str, partition: int, lost: int) -> None:
+        """Log and count *lost* offsets that the broker dropped before they were archived."""
+        self.never_archived.labels(topic).inc(lost)
+        self.event("ArchiveGap", "error", topic=topic, partition=partition, lost=lost)
 
     def stopped(self, stage: str, role: str, reason: str) -> None:
         """Log and show that *stage* is past its limit of dead letters and consumes nothing."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from agents.errors import ConfigError
 from schemas.envelope import Envelope
+from schemas.topics import family
 from streams.log import TP, Commit
 from streams.runners import Progress, World
 
@@ -130,10 +131,9 @@ class ArchiveRunner:
                     )
                 if begins[tp] > offset:
                     self._archive.starts_at(tp, begins[tp])
-                    if offset:
-                        self._world.telemetry.event(
-                            "ArchiveGap", "error", topic=tp[0], partition=tp[1], lost=begins[tp] - offset
-                        )
+                    # A compacted topic, and one that was never read, has lost nothing that it was to keep.
+                    if offset and not family(tp[0]).compacted:
+                        self._world.telemetry.archive_gap(*tp, begins[tp] - offset)
             self._starts = {tp: max(offset, begins[tp]) for tp, offset in starts.items()}
             self._reported = {}
             self._owned = partitions

@@ -58,7 +58,7 @@ class Process:
 
     def __init__(self, log: MemoryLog, files: Files, name: str = "archive-0", chunk: int = 4) -> None:
         self.failures: list[BaseException] = []
-        telemetry = Telemetry(wall_clock, quiet=True)
+        self.telemetry = telemetry = Telemetry(wall_clock, quiet=True)
         telemetry.failed = lambda _stage, error: self.failures.append(error)
         world = make_world(log, telemetry, name)
         identity = Identity("memory", log.prefix)
@@ -218,8 +218,10 @@ async def test_what_the_topic_no_longer_held_is_on_record(tmp_path: Path) -> Non
     append(log, builder.envelopes[len(builder.envelopes) // 2 :])
     last = log.envelopes(REQUESTS)[-1]
     log.begins = _begins_at(log, last.offset)  # type: ignore[method-assign]
-    async with process(log, files):
+    async with process(log, files) as running:
         await until(lambda: (REQUESTS, REQUESTS, 0, last.offset) in rows(files))
+    served = "signalbox_archive_lost_records_total"
+    assert running.telemetry.registry.get_sample_value(served, {"topic": REQUESTS}) == last.offset - reached
     lost = [c.lost for c in commits_in(files) if c.lost]
 
     assert lost == [((reached, last.offset),)]
