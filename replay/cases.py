@@ -146,6 +146,14 @@ def case_of(
     envelope: Envelope, decision: Decision, observed: Mapping[tuple[str, int], SignalSet | None]
 ) -> Case:
     """Return *decision*, which is in *envelope*, with the SignalSets by role and offset that it names."""
+    _, schema_id = _HEAD.unpack_from(envelope.value or b"")
+    return case_at((envelope.partition, envelope.offset, schema_id), decision, observed)
+
+
+def case_at(
+    place: tuple[int, int, int], decision: Decision, observed: Mapping[tuple[str, int], SignalSet | None]
+) -> Case:
+    """Return the same of a decision that is at *place*: partition, offset, and by which schema."""
     sets: list[tuple[str, SignalSet]] = []
     missing: list[str] = []
     for used in decision.meta.inputs:
@@ -155,8 +163,7 @@ def case_of(
             missing.append(f"{used.role}@{used.offset}")
         else:
             sets.append((used.role, found))
-    _, schema_id = _HEAD.unpack_from(envelope.value or b"")
-    return Case(envelope.partition, envelope.offset, schema_id, decision, tuple(sets), tuple(missing))
+    return Case(*place, decision, tuple(sets), tuple(missing))
 
 
 def _signals(codec: Codec, value: bytes | None) -> SignalSet | None:

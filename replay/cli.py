@@ -19,7 +19,7 @@ from agents.errors import ConfigError, InvalidRecord, NondeterminismError, Unava
 from agents.policy import Policy
 from agents.ports import Infer
 from replay.comparison_cli import Classifiers, InferAt
-from replay.decide import Report, decide_again
+from replay.decide import Evidence, Report, decide_again
 from replay.drawing import drawn
 from replay.explain import as_json as explained
 from replay.policy_cli import read_policy
@@ -107,7 +107,7 @@ def _register_decide(commands: typer.Typer, open_topics: OpenTopics, infer_at: I
                 source = source if log else replace(source, view=view)
                 classifiers = Classifiers(infer_at, triton) if backfill else None
                 code = _decided(source, new, classifiers, as_json=as_json)
-        except (LogDirError, ConfigError, InvalidRecord) as error:
+        except (LogDirError, ConfigError, InvalidRecord, OSError) as error:
             typer.echo(f"replay decide: {error}", err=True)
             code = USAGE
         except Unavailable as error:
@@ -139,10 +139,7 @@ def _decided(
 ) -> int:
     if new is not None:
         return replay.comparison_cli.decide_under(source, new, as_json=as_json, backfill=classifiers)
-    if source.view is None and replay.comparison_cli.archived(source.where):
-        raise ConfigError(f"{source.where} is an archive: give the kept log, or --policy")
-    view: LogView = LogDir(Path(source.where)) if source.view is None else source.view
-    view = view if source.span is None else SpannedView(view, source.span)
+    found = _evidence(source)
     err = Console(stderr=True, highlight=False)
     with err.status("making every decision again") as status:
 
@@ -150,9 +147,19 @@ def _decided(
             if count % _EVERY == 0:
                 status.update(f"making every decision again: {count}")
 
-        report = decide_again(view, progress=progress)
+        report = decide_again(found, progress=progress)
     typer.echo(orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) if as_json else summary(report))
     return verdict(report, source.where)
+
+
+def _evidence(source: _Source) -> Evidence:
+    """Return what *source* has of its decisions; raises what an unusable log raises."""
+    if source.view is None and replay.comparison_cli.archived(source.where):
+        from replay.archived_cases import archived_evidence  # noqa: PLC0415 - heavy
+
+        return archived_evidence(source.where, source.span)
+    view: LogView = LogDir(Path(source.where)) if source.view is None else source.view
+    return Evidence.of(view if source.span is None else SpannedView(view, source.span))
 
 
 def summary(report: Report) -> str:
@@ -170,7 +177,11 @@ def summary(report: Report) -> str:
         if spent.open
         else ""
     )
-    return text + "".join(f"; {count} {what}" for count, what in parts if count) + explored
+    dropped = [
+        f"\ndropped by age: {row['rows']} {table} of {row['from']} to {row['to']}"
+        for table, row in report.dropped.items()
+    ]
+    return text + "".join([*(f"; {count} {what}" for count, what in parts if count), explored, *dropped])
 
 
 def verdict(report: Report, where: str) -> int:

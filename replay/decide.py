@@ -8,7 +8,7 @@ every kind of decision in new processes with other hash seeds. Cores are compare
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from replay.exploring import Spent
 from replay.fresh import SEEDS, Remade, remade
 from replay.remake import DECIDER, CoreEncoder, Raised, Remaker, load_plugins
 from replay.view import LogView
+from schemas.codec import SchemaEntry
 from schemas.decision import Decision
 
 _SAMPLE = 128
@@ -26,6 +27,24 @@ _SAMPLE_OF_A_KIND = 4
 
 _AGAIN = "in this process"
 _REVERSED = "with its inputs in the opposite order"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Decisions with what they were made of, and the policies and schemas that they were logged under.
+
+    `dropped` tells what is known to have been there and is not, by table: rows, first and last day.
+    """
+
+    cases: Iterable[Case | Unreadable]
+    policies: Mapping[str, str]
+    schemas: Mapping[int, SchemaEntry]
+    dropped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(view: LogView) -> Evidence:
+        """Return that of a log, which is whole."""
+        return Evidence(cases(view), view.policies(), view.schemas())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,7 @@ class Report:
     exploration: Spent
     first_difference: Difference | None
     first_missing: str
+    dropped: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise `NondeterminismError`, which names the first difference, if anything changed."""
@@ -88,13 +108,13 @@ class _Tally:
 
 
 def decide_again(
-    view: LogView,
+    log: LogView | Evidence,
     *,
     decider: str = DECIDER,
     seeds: Sequence[str] = SEEDS,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Make every decision of *view* again and return what came of it.
+    """Make every decision of *log* again and return what came of it.
 
     *decider* names the function that decides; *seeds* are the hash seeds of the new processes, none
     to start none; *progress* is told how many decisions were read. Raises `ConfigError` if a logged
@@ -102,10 +122,11 @@ def decide_again(
     cannot run.
     """
     load_plugins()
+    found = log if isinstance(log, Evidence) else Evidence.of(log)
     tally = _Tally()
-    remaker = Remaker(view.policies(), decider)
-    encoder = CoreEncoder(view.schemas())
-    for case in cases(view):
+    remaker = Remaker(found.policies, decider)
+    encoder = CoreEncoder(found.schemas)
+    for case in found.cases:
         tally.counts["decisions"] += 1
         progress(tally.counts["decisions"])
         if isinstance(case, Unreadable):
@@ -119,8 +140,8 @@ def decide_again(
         else:
             _check(case, remaker, encoder, tally)
     if tally.sample and seeds:
-        _check_sample(tally, encoder, remade(tally.sample, view.policies(), decider, seeds))
-    return _report(tally)
+        _check_sample(tally, encoder, remade(tally.sample, found.policies, decider, seeds))
+    return _report(tally, found.dropped)
 
 
 def _check(case: Case, remaker: Remaker, encoder: CoreEncoder, tally: _Tally) -> None:
@@ -150,7 +171,7 @@ def _equal(encoder: CoreEncoder, schema_id: int, logged: bytes, now: Decision | 
         return False
 
 
-def _report(tally: _Tally) -> Report:
+def _report(tally: _Tally, dropped: Mapping[str, Mapping[str, Any]]) -> Report:
     counts = tally.counts
     changed = len(tally.changed)
     lacking = counts["missing_inputs"] + counts["missing_policies"] + counts["unreadable"]
@@ -165,4 +186,5 @@ def _report(tally: _Tally) -> Report:
         exploration=tally.spent,
         first_difference=tally.first_difference,
         first_missing=tally.first_missing,
+        dropped=dropped,
     )

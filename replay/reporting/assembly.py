@@ -12,21 +12,22 @@ import numpy as np
 import orjson
 
 from agents.policy import Policy
+from replay.archived_cases import archived_evidence
 from replay.bandit import Floats
 from replay.choices import Wanted, choices
 from replay.comparison import compare
 from replay.comparison_report import report as compared
-from replay.decide import decide_again
+from replay.decide import Evidence, decide_again
 from replay.evaluate_report import Origin, reported
 from replay.evaluation import Method
-from replay.logged import logged_at
+from replay.logged import is_archive, logged_at
 from replay.measures import prices_of
 from replay.reporting.document import Sources, document_of
 from replay.reporting.page import page_of
 from replay.reporting.plots import Judged
 from replay.reward_model import cross_fitted
 from replay.table import Table, read_table, table_of
-from schemas.logdir import LogDir, LogDirError
+from schemas.logdir import LogDir
 from schemas.topics import DECISIONS
 
 Json = dict[str, Any]
@@ -94,21 +95,15 @@ def _add_log(sources: Json, where: str, policy: Policy, *, reproduce: bool) -> N
         "never_decided": comparison["never_decided"],
         "chain_verified": None,
     }
-    try:
-        kept = LogDir(Path(where)) if "://" not in where else None
-    except LogDirError:
-        kept = None
-    if kept is None:
-        sources["notes"].append("Decisions are not made again from an archive: give the kept log for that.")
-        return
-    sources["identity"] |= {
-        "cluster": kept.manifest.cluster_id,
-        "topic": DECISIONS,
-        "offsets": _offsets(kept),
-        "schema_ids": sorted(kept.schemas()),
-    }
+    if is_archive(where):
+        found = archived_evidence(where)
+    else:
+        kept = LogDir(Path(where))
+        found = Evidence.of(kept)
+        sources["identity"] |= {"cluster": kept.manifest.cluster_id, "offsets": _offsets(kept)}
+    sources["identity"] |= {"topic": DECISIONS, "schema_ids": sorted(found.schemas)}
     if reproduce:
-        sources["reproduction"] = decide_again(kept).as_json()
+        sources["reproduction"] = decide_again(found).as_json()
         sources["integrity"]["unreadable"] = sources["reproduction"]["unreadable"]
 
 
