@@ -117,16 +117,18 @@ class _Signals:
     def _at(self, place: tuple[str, int], offsets: set[int]) -> Iterator[tuple[int, SignalSet]]:
         wanted = pa.array(sorted(offsets), pa.int64())
         low, high = min(offsets), max(offsets)
-        for commit in self._commits.get(place, []):
-            for stored in commit.files:
-                if stored.first > high or stored.last < max(low, commit.skip):
-                    continue
-                table = _table(self._files, stored, ["offset", *_names(SignalSet)])
-                table = table.filter(pc.is_in(table["offset"], value_set=wanted))
-                for row in table.to_pylist():
-                    offset = row.pop("offset")
-                    if offset >= commit.skip:
-                        yield offset, _unpacked(self._packer, row, self._files)
+        near = [
+            (commit, stored)
+            for commit in self._commits.get(place, [])
+            for stored in commit.files
+            if stored.first <= high and stored.last >= max(low, commit.skip)
+        ]
+        for commit, stored in near:
+            table = _table(self._files, stored, ["offset", *_names(SignalSet)])
+            counts = pc.greater_equal(table["offset"], commit.skip)
+            rows = table.filter(pc.and_(counts, pc.is_in(table["offset"], value_set=wanted)))
+            for row in rows.to_pylist():
+                yield row.pop("offset"), _unpacked(self._packer, row, self._files)
 
 
 def _names(cls: type) -> list[str]:

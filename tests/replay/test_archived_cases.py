@@ -18,7 +18,7 @@ from agents.dispatch import DEAD_LETTERED, TAKEN_BACK
 from agents.errors import InvalidRecord
 from replay.archive import Source, archive
 from replay.archive_care import Retention, compact, retain
-from replay.archive_commits import commits_in
+from replay.archive_commits import commits_in, put_commit
 from replay.archive_files import Files
 from replay.archived_cases import archived_evidence
 from replay.decide import Evidence, Report, decide_again
@@ -85,6 +85,21 @@ def test_an_archive_gives_the_answer_of_its_log(tmp_path: Path, shape: str) -> N
     assert found == was
     assert (was.decisions, was.reproduced, was.missing_inputs, was.unreadable) == (125, 123, 1, 1)
     assert len({f.folder for c in commits_in(files, ("decisions", 0)) for f in c.files}) == 2
+
+
+def test_what_two_writers_wrote_is_decided_once(tmp_path: Path) -> None:
+    """Where commits overlap, of decisions, of signals and of what was unreadable, the answer is the same."""
+    builder = eventful()
+    view = MemoryLog(builder.envelopes, builder.policies)
+    files, late = archived(view, tmp_path / "a"), archived(view, tmp_path / "b", chunk=23)
+    for commit in commits_in(late):
+        for stored in commit.files:
+            files.put_hidden(stored.name, late.read_bytes(stored.name))
+        put_commit(files, commit)
+    overlaps = {commit.topic.split(".")[0] for commit in commits_in(files) if commit.skip}
+
+    assert overlaps >= {"decisions", "signals"}
+    assert answer(archived_evidence(str(tmp_path / "a"))) == answer(view)
 
 
 @pytest.mark.parametrize("packed", PACKED, ids=lambda path: path.name)
