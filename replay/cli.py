@@ -21,6 +21,7 @@ from agents.ports import Infer
 from replay.comparison_cli import Classifiers, InferAt
 from replay.decide import Evidence, Report, decide_again
 from replay.drawing import drawn
+from replay.exit_codes import code_of
 from replay.explain import as_json as explained
 from replay.policy_cli import read_policy
 from replay.span import Span, SpannedView
@@ -109,7 +110,7 @@ def _register_decide(commands: typer.Typer, open_topics: OpenTopics, infer_at: I
                 code = _decided(source, new, classifiers, as_json=as_json)
         except (LogDirError, ConfigError, InvalidRecord, OSError) as error:
             typer.echo(f"replay decide: {error}", err=True)
-            code = USAGE
+            code = code_of(error, log or "")
         except Unavailable as error:
             typer.echo(f"replay decide: {error}", err=True)
             code = DOWN

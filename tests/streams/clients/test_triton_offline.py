@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from agents.errors import ConfigError, Unavailable
 from streams.clients.triton_offline import answering
 from tests.streams.clients.fake_triton import DIMENSIONS, reply, serving
+from tests.streams.clients.test_triton import certify
 
 
 async def slowly(texts: list[str], context: grpc.aio.ServicerContext) -> Any:
@@ -27,6 +29,21 @@ async def test_a_live_policy_s_patience_does_not_bound_an_inference() -> None:
         found = await infer("encoder", ["a", "b"], 0.05)
 
     assert found.vectors.shape == (2, DIMENSIONS)
+
+
+async def test_a_settings_file_leads_to_a_server_with_tls(tmp_path: Path) -> None:
+    """The commands go by the same settings as workers do; in the clear, such a server does not answer."""
+    key, certificate = certify(tmp_path)
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    settings = {"ssl": True, "root_certificates": str(certificate)}
+    async with serving(credentials=credentials) as (address, _):
+        async with answering(address, settings) as infer:
+            found = await infer("encoder", ["four"], 5)
+        with pytest.raises(Unavailable, match="SIGNALBOX_TRITON_SETTINGS"):
+            async with answering(address):
+                pass
+
+    assert found.vectors[0, 0] == 4
 
 
 async def test_a_server_that_is_down_is_told_before_anything_is_computed() -> None:
