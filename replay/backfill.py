@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from agents.battery import UNREAD
+from agents.engine.block import FIELDS
 from agents.observe import ELSEWHERE, SEALED, Observer
 from agents.policy import Policy, PolicyBook
 from agents.policy_model import leaf_key
@@ -116,13 +117,15 @@ class Backfilled:
         """Pass on."""
         return self.logged.dropped()
 
-    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+    def batches(
+        self, partition: int, more: Sequence[str] = (), seen: Collection[str] = FIELDS
+    ) -> Iterator[Batch]:
         """Yield the decisions of *partition*, the observations that were lacking added to theirs.
 
         What does not count, such as a repeat, is yielded as it was logged.
         """
         known = FirstOf()
-        for batch in self.logged.batches(partition, more):
+        for batch in self.logged.batches(partition, more, {*seen, *Decider(self.policy).reads}):
             counted = firsts(batch, known).rows
             rows = asked(batch)
             lacking = np.flatnonzero(Decider(self.policy).decide(rows).unknown & counted).tolist()

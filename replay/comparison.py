@@ -96,7 +96,7 @@ def compare(
     for partition in logged.partitions():
         bills = Bills(logged.completions(partition))
         first = FirstOf()
-        for batch in logged.batches(partition):
+        for batch in logged.batches(partition, seen=sides.reads):
             _add(found, batch, _Context(bills, first, sides))
             progress(found.decisions)
         found.undecided += len(first.given_up)
@@ -111,6 +111,11 @@ def compare(
 class _Sides:
     old: Decider | None
     new: Decider
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of observations that either side takes."""
+        return self.new.reads | (frozenset() if self.old is None else self.old.reads)
 
     def decide(self, rows: Asked, logged: Codes, known: list[Outcome]) -> _Both:
         """Return both sides' outcomes of *rows*."""

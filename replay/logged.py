@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from agents.engine.block import FIELDS, TEXTS
 from replay.archive_care import summed
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
@@ -52,14 +53,17 @@ _COLUMNS = [
     *(f"core.{name}" for name in (*_CORE, "recipe", "policy_hash")),
     *_FACTS,
 ]
-_SEEN = ("type", "name", "label", "matched", "confidence", "value", "status")
-_OBSERVED = [f"observations.list.element.{name}" for name in _SEEN]
+_OBSERVED = "observations.list.element."
 _BILLED = ["offset", "origin.offset", *JOB, "model", *PAID]
 _ASKING = ["offset", "accepted_at", "source", "data_class"]
 _RATED = ["offset", "request_id", "source", "metric", "reward", "observation", "arrived_at"]
 _NO_BODY = Body(0, b"")
-_TEXTS = [f"core.{name}" for name in (*_CORE, "recipe")]
-_CODED = [f"observations.list.element.{name}" for name in ("type", "name", "label", "status")]
+_CODED = [
+    *(f"core.{name}" for name in (*_CORE, "recipe", "policy_hash")),
+    *(f"{name}.list.element" for name in _FACTS),
+    *(_OBSERVED + name for name in TEXTS),
+]
+"""What few texts are in: read as codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,13 @@ class Logged(Protocol):
         """Return the partitions that hold any decision."""
         ...
 
-    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
-        """Yield the decisions of *partition* in order, with columns *more* (``core.draw``) if it has them."""
+    def batches(
+        self, partition: int, more: Sequence[str] = (), seen: Collection[str] = FIELDS
+    ) -> Iterator[Batch]:
+        """Yield the decisions of *partition* in order, with columns *more* (``core.draw``) if it has them.
+
+        Of an observation the fields *seen* are read; others may be there.
+        """
         ...
 
     def requests(self, partition: int) -> Iterator[pa.Table]:
@@ -145,9 +154,11 @@ class Spanned:
         self.requests, self.feedback, self.bodied = logged.requests, logged.feedback, logged.bodied
         self._logged = logged
 
-    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+    def batches(
+        self, partition: int, more: Sequence[str] = (), seen: Collection[str] = FIELDS
+    ) -> Iterator[Batch]:
         """Yield those in the span."""
-        for batch in self._logged.batches(partition, more):
+        for batch in self._logged.batches(partition, more, seen):
             times = times_of(batch.decisions)
             inside = (times >= self._span.since) & (times < self._span.until)
             if inside.any():
@@ -166,14 +177,16 @@ class ArchivedLog:
         """Return the partitions that hold any decision."""
         return sorted({each.partition for each in self._commits if each.topic == DECISIONS})
 
-    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+    def batches(
+        self, partition: int, more: Sequence[str] = (), seen: Collection[str] = FIELDS
+    ) -> Iterator[Batch]:
         """Yield the decisions of *partition* in order, a row group at a time."""
-        columns = [*_COLUMNS, *_OBSERVED, *more]
+        columns = [*_COLUMNS, *(_OBSERVED + name for name in FIELDS if name in seen), *more]
         beside = self._beside(partition)
         for commit in self._of(DECISIONS, partition):
             for stored in commit.files:
                 tenant = unquote(stored.folder.split("/tenant=")[1])
-                file = self._files.parquet(stored.name, [*_TEXTS, *_CODED])
+                file = self._files.parquet(stored.name, _CODED)
                 for group in range(file.num_row_groups):
                     table = _unskipped(file.read_row_group(group, columns=columns), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
@@ -248,9 +261,11 @@ class KeptLog:
         """Return the partitions of `decisions`."""
         return list(range(self._view.topics().get(DECISIONS, 0)))
 
-    def batches(self, partition: int, more: Sequence[str] = ()) -> Iterator[Batch]:
+    def batches(
+        self, partition: int, more: Sequence[str] = (), seen: Collection[str] = FIELDS
+    ) -> Iterator[Batch]:
         """Yield the decisions of *partition* in order, some of one tenant at a time, with every column."""
-        del more
+        del more, seen
         tenants = self._tenants(partition)
         rows: list[Row] = []
         for envelope, case in cases_in(self._view, self._codec, partition):

@@ -20,12 +20,17 @@ def facts_in(facts: pa.Array) -> tuple[pa.Array, pa.Array]:
         alike = len(flat) == width * len(names) and bool((np.diff(names.offsets.to_numpy()) == width).all())
         if alike and flat[:width].to_pylist() == list(known) and _repeats(flat, known):
             every = values.flatten()
-            none = pa.array([""] * len(names), pa.string())
+            if width == 1:
+                return every, _same("", len(names))
             columns = [every.take(pa.array(np.arange(at, len(every), width))) for at in range(width)]
-            return columns[0], columns[1] if width > 1 else none
+            return columns[0], columns[1]
     pairs = [dict(zip(n, v, strict=True)) for n, v in zip(names.to_pylist(), values.to_pylist(), strict=True)]
     found = [pa.array([pair.get(key, "") for pair in pairs], pa.string()) for key in (REQUESTED_MODEL, FACT)]
     return found[0], found[1]
+
+
+def _same(text: str, rows: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text]))
 
 
 def _repeats(flat: pa.Array, known: tuple[str, ...]) -> bool:
@@ -37,7 +42,7 @@ def _repeats(flat: pa.Array, known: tuple[str, ...]) -> bool:
 
 def hashes(decisions: pa.Table) -> dict[str, int]:
     """Return how many decisions of *decisions* were made under each policy."""
-    codes, found = coded([decisions["core"].combine_chunks().field("policy_hash")])
+    codes, found = coded([whole(decisions["core"]).field("policy_hash")])
     return {name: int(count) for (name,), count in zip(found, np.bincount(codes), strict=True)}
 
 
@@ -48,7 +53,9 @@ def times(decisions: pa.Table) -> tuple[int, int]:
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return *column* in one piece."""
+    """Return *column* in one piece; without a copy where it is."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
     combined = column.combine_chunks()
     return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agents.decision import TAG
 from agents.draw import word_of
+from agents.engine.array_matches import fields_for
 from agents.engine.block import Flat, flat_of
 from agents.engine.columnar import Columnar
 from agents.exploration import AMONG, EXPLORE, OPEN, Trial
@@ -25,6 +26,7 @@ from agents.policy_model import Decision as DecisionRule
 from replay.what_if import recipe_of
 
 _FEW = 65_536
+_KEY = ("type", "name")
 Codes = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
@@ -145,6 +147,12 @@ class Decider:
     _mix_numbers: dict[Mix, int] = field(default_factory=dict)
     _scopes: dict[str, _Scope] = field(default_factory=dict)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of observations that deciding takes."""
+        rulesets = (evaluator.ruleset for evaluator in self.policy.evaluators.values())
+        return frozenset(_KEY).union(*map(fields_for, rulesets))
+
     def decide(self, rows: Asked) -> Decided:
         """Return what the policy decides for *rows*; a signal that is not there is unknown."""
         codes = np.zeros(len(rows.kinds), dtype=np.int64)
@@ -157,16 +165,17 @@ class Decider:
         for kind, recipe in enumerate(recipes):
             by_recipe.setdefault(recipe, []).append(kind)
         for recipe, kinds in by_recipe.items():
-            chosen = np.flatnonzero(np.isin(rows.kinds, kinds))
+            whole = len(kinds) == len(recipes)
+            chosen = np.arange(len(codes)) if whole else np.flatnonzero(np.isin(rows.kinds, kinds))
             if not len(chosen):
                 continue
             if self.policy.routing_of(recipe) is None:
                 table = np.array([self._bypassed(model) for model, *_ in rows.asked], dtype=np.int64)
                 codes[chosen] = table[rows.kinds[chosen]]
                 continue
-            whole = len(chosen) == len(codes)
             signals = rows.signals if whole else rows.signals.take(pa.array(chosen))
-            codes[chosen], mixes[chosen] = self._routed(recipe, signals, drawn.only(chosen))
+            own = drawn if whole else drawn.only(chosen)
+            codes[chosen], mixes[chosen] = self._routed(recipe, signals, own)
             unknown[chosen] = self._unknown(recipe, signals)
         return Decided(codes, unknown, self._certain(codes, mixes))
 
@@ -187,11 +196,12 @@ class Decider:
 
     def _routed(self, recipe: str, signals: pa.Array, drawn: _Drawn) -> tuple[Codes, Codes]:
         scope = self._scope(recipe)
-        found = scope.columnar.decide(signals)
+        found = scope.columnar.winners(signals)
         codes = np.full(len(drawn.ids), -1, dtype=np.int64)
         mixes = np.full(len(drawn.ids), -1, dtype=np.int64)
         winner = np.where(found.failed >= 0, -2 - found.failed, found.winner)
-        for number in np.unique(winner).tolist():
+        lowest = winner.min(initial=0)
+        for number in (numbered(winner - lowest)[0] + lowest).tolist():
             rows = np.flatnonzero(winner == number)
             if number <= -2:  # noqa: PLR2004 - -1 is no winner, below are the failures
                 code = f"signal_unknown:{found.failures[-2 - number]}"
@@ -255,7 +265,7 @@ class Decider:
         demanded = self._scope(recipe).demanded
         unknown = np.zeros(len(signals), dtype=np.bool_)
         if demanded:
-            seen = _Seen.of(flat_of(signals, 0, len(signals)))
+            seen = _Seen.of(flat_of(signals, 0, len(signals), _KEY))
             for key, leaf in demanded.items():
                 lacking = ~seen.holds(key)
                 self.lacking[leaf] += int(lacking.sum())
@@ -276,7 +286,7 @@ class _Seen:
     @staticmethod
     def of(flat: Flat) -> _Seen:
         """Return what *flat* holds; mostly every row has the same signals in the same order."""
-        (types, kinds), (names, called) = (_numbered(flat.fields[name]) for name in ("type", "name"))
+        (types, kinds), (names, called) = (_numbered(flat.fields[name]) for name in _KEY)
         width, alike = flat.width, False
         if flat.rows and width > 0:
             rows = (codes.reshape(-1, width) for codes in (types, names))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from agents.engine.array_stages import within
 from agents.engine.block import Block, Bools, Floats
 from agents.engine.slots import Slots
-from agents.engine.tree import AND, NOT, Bounds, Branch, Fallback, Leaf, Node, leaves
+from agents.engine.tree import AND, NOT, Bounds, Branch, Fallback, Leaf, Node, Ruleset, leaves
 
 Result = tuple[Bools, Floats]
 """Where a node matches, and its confidence there; elsewhere the number means nothing."""
@@ -25,6 +25,12 @@ class Fails:
         np.copyto(self.first, number, where=where & (self.first < 0))
 
 
+def failures_of(ruleset: Ruleset) -> tuple[str, ...]:
+    """Return the leaves of *ruleset* that can fail a request, as written."""
+    every = [leaf for rule in ruleset.rules for leaf in leaves(rule.node)]
+    return tuple(dict.fromkeys(leaf.shown for leaf in every if leaf.on_unknown == "fail_request"))
+
+
 class Rules:
     """The rules of a ruleset over *block*; each decision is worked out once."""
 
@@ -34,9 +40,7 @@ class Rules:
         self._block = block if block is not None else Block(0, [], [], [], [], [])
         self._done: dict[int, Result] = {}
         self._certain: dict[int, Floats] = {}
-        failing = [leaf for rule in self._ruleset.rules for leaf in leaves(rule.node)]
-        self.failures = tuple(dict.fromkeys(x.shown for x in failing if x.on_unknown == "fail_request"))
-        """The leaves that can fail a request, as written."""
+        self.failures = failures_of(self._ruleset)
         self._numbers = {shown: number for number, shown in enumerate(self.failures)}
         self._fails: Fails | None = None
 

@@ -3,12 +3,13 @@
 A column is a list of structs, or a struct of lists, with the fields of an observation: type, name,
 label, matched, confidence, value, status; text is plain or dictionary-encoded. Rows of one role and
 policy hold the same signals in the same order: that is noticed by comparing bytes, which is far
-cheaper than decoding text. Rows that differ are scattered one observation at a time.
+cheaper than decoding text. Rows that differ are scattered one observation at a time. A field of numbers
+that nobody asks for need not be there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,7 +26,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TEXTS = ("type", "name", "label", "status")
-FIELDS = (*TEXTS, "matched", "confidence", "value")
+FLAGS = (*TEXTS, "matched")
+NUMBERS = ("confidence", "value")
+FIELDS = (*FLAGS, *NUMBERS)
 _OK = "ok"
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -34,8 +37,8 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 class Block:
     """Some rows: of every slot what is known, one array each; the arrays are the block's own.
 
-    `unknown` is None where nothing is. `members` are the slots of each partition's observed members;
-    `place` is where in its row each slot was observed, a number where that is the same in every row.
+    Numbers that were not asked for are NaN. `unknown` is None where nothing is. `place` is where in its row
+    each slot was observed, a number where that is the same in every row.
     """
 
     rows: int
@@ -66,8 +69,11 @@ class Flat:
         return int(widths[0]) if len(widths) and bool((widths == widths[0]).all()) else -1
 
 
-def flat_of(column: pa.Array, start: int, stop: int) -> Flat:
-    """Return rows *start* to *stop* of *column*; raises `InvalidRecord` if its type is another."""
+def flat_of(column: pa.Array, start: int, stop: int, needed: Collection[str] = FIELDS) -> Flat:
+    """Return the fields *needed* of rows *start* to *stop* of *column*.
+
+    Raises `InvalidRecord` if it has not all of them or is of another type.
+    """
     part = column.slice(start, stop - start)
     kind = part.type
     if part.null_count:
@@ -75,14 +81,17 @@ def flat_of(column: pa.Array, start: int, stop: int) -> Flat:
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         offsets = np.asarray(part.offsets, dtype=np.int64)
         values = part.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-        fields = {kind.value_type.field(i).name: values.field(i) for i in range(kind.value_type.num_fields)}
-        fields = {name: _sliced(child, values) for name, child in fields.items()}
-        return _checked(offsets - offsets[0], fields)
+        there = {kind.value_type.field(i).name for i in range(kind.value_type.num_fields)}
+        missing = [name for name in needed if name not in there]
+        if missing:
+            raise InvalidRecord(f"signals have no field {missing[0]}; needed are {', '.join(needed)}")
+        fields = {name: _sliced(values.field(name), values) for name in needed}
+        return Flat(offsets - offsets[0], fields)
     if pa.types.is_struct(kind):
         lists = {kind.field(i).name: part.field(i) for i in range(kind.num_fields)}
         lists = {name: _sliced(child, part) for name, child in lists.items() if pa.types.is_list(child.type)}
-        if set(FIELDS) <= set(lists):
-            return _parallel(lists)
+        if lists.keys() >= set(needed):
+            return _parallel({name: lists[name] for name in needed})
     raise InvalidRecord(f"signals are a list of structs or a struct of lists, not {kind}")
 
 
@@ -94,19 +103,12 @@ def _sliced(child: pa.Array, parent: pa.Array) -> pa.Array:
 def _parallel(lists: Mapping[str, pa.Array]) -> Flat:
     offsets = np.asarray(lists["type"].offsets, dtype=np.int64)
     fields = {}
-    for name in FIELDS:
-        own = np.asarray(lists[name].offsets, dtype=np.int64)
+    for name, each in lists.items():
+        own = np.asarray(each.offsets, dtype=np.int64)
         if not np.array_equal(own - own[0], offsets - offsets[0]):
             raise InvalidRecord(f"the lists type and {name} of a row differ in length")
-        fields[name] = lists[name].values.slice(int(own[0]), int(own[-1] - own[0]))
-    return _checked(offsets - offsets[0], fields)
-
-
-def _checked(offsets: Ints, fields: Mapping[str, pa.Array]) -> Flat:
-    missing = [name for name in FIELDS if name not in fields]
-    if missing:
-        raise InvalidRecord(f"signals have no field {missing[0]}; needed are {', '.join(FIELDS)}")
-    return Flat(offsets, fields)
+        fields[name] = each.values.slice(int(own[0]), int(own[-1] - own[0]))
+    return Flat(offsets - offsets[0], fields)
 
 
 def block_of(flat: Flat, slots: Slots, *, absent_is_unknown: bool) -> Block:
@@ -144,13 +146,13 @@ def _uniform(flat: Flat, slots: Slots, width: int, *, absent_is_unknown: bool) -
     rows = flat.rows
     lost = _lost(flat)
     matched = _columns(_bools(flat.fields["matched"]), rows, width)
-    confidence = _columns(_floats(flat.fields["confidence"]), rows, width)
-    value = _columns(_floats(flat.fields["value"]), rows, width)
     unknowns = None if lost is None else _columns(lost, rows, width)
     if unknowns is not None:
         matched &= ~unknowns
-        confidence[unknowns] = np.nan
-        value[unknowns] = np.nan
+    asked = [name for name in NUMBERS if name in flat.fields]
+    numbers = {name: _columns(_floats(flat.fields[name]), rows, width) for name in asked}
+    for each in numbers.values() if unknowns is not None else ():
+        each[unknowns] = np.nan
     never = np.ones(rows, dtype=np.bool_) if absent_is_unknown else None
     unknown: list[Bools | None] = []
     for place in layout.status:
@@ -158,11 +160,15 @@ def _uniform(flat: Flat, slots: Slots, width: int, *, absent_is_unknown: bool) -
         unknown.append(never if place == ABSENT else observed)
     false = np.zeros(rows, dtype=np.bool_)
     nan = np.full(rows, np.nan)
+    confidence, value = (
+        [nan if p < 0 or name not in numbers else numbers[name][p] for p in layout.positions]
+        for name in NUMBERS
+    )
     return Block(
         rows,
         [false if p < 0 else matched[p] for p in layout.positions],
-        [nan if p < 0 else confidence[p] for p in layout.positions],
-        [nan if p < 0 else value[p] for p in layout.positions],
+        confidence,
+        value,
         unknown,
         list(layout.positions),
     )
@@ -205,11 +211,11 @@ def _scattered(flat: Flat, slots: Slots, *, absent_is_unknown: bool) -> Block:
     lost = np.zeros(int(flat.offsets[-1]), dtype=np.bool_) if lost is None else lost
     taken = lost[source]
     matched = np.zeros(count * rows, dtype=np.bool_)
-    confidence, value = np.full(count * rows, np.nan), np.full(count * rows, np.nan)
+    numbers = {name: np.full(count * rows, np.nan) for name in NUMBERS}
     # Of several observations under one key the last counts: numpy assigns in order.
     matched[places] = _bools(flat.fields["matched"])[source] & ~taken
-    confidence[places] = np.where(taken, np.nan, _floats(flat.fields["confidence"])[source])
-    value[places] = np.where(taken, np.nan, _floats(flat.fields["value"])[source])
+    for name in numbers.keys() & flat.fields.keys():
+        numbers[name][places] = np.where(taken, np.nan, _floats(flat.fields[name])[source])
     seen = np.zeros(count * rows, dtype=np.bool_)
     seen[places] = True
     unknown = np.full(count * rows, absent_is_unknown, dtype=np.bool_)
@@ -219,8 +225,7 @@ def _scattered(flat: Flat, slots: Slots, *, absent_is_unknown: bool) -> Block:
     return Block(
         rows,
         list(matched.reshape(count, rows)),
-        list(confidence.reshape(count, rows)),
-        list(value.reshape(count, rows)),
+        *(list(each.reshape(count, rows)) for each in numbers.values()),
         _unknowns(slots, unknown.reshape(count, rows), seen.reshape(count, rows)),
         list(where.reshape(count, rows)),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from agents.engine.columnar import Columnar, Decided
+from agents.engine.block import FLAGS
+from agents.engine.columnar import Columnar, Decided, Won
 from agents.engine.exponential import exp
 from agents.engine.reading import ruleset_of, top_k_of
 from agents.engine.scalar import OK, Evaluator
@@ -16,7 +19,7 @@ from agents.engine.tracing import SignalUnknown
 from replay.vectors import of_case, tree_of
 from schemas.signal import Observations
 from tests.agents.engine import reference
-from tests.agents.engine.worlds import World, column, lists, world
+from tests.agents.engine.worlds import World, column, lists, of_matches, world
 
 WORLDS, REQUESTS = 120, 8
 """What one run of the suite compares; `python -m tests.agents.engine.test_agreement` takes other numbers."""
@@ -67,6 +70,20 @@ def by_scalar(evaluator: Evaluator, row: Observations, *, fuzzy: bool) -> Outcom
     return Outcome(evaluator.ruleset.rules[chosen.rule].name, chosen.confidence.hex(), rules, trees)
 
 
+def winner_of(columnar: Columnar, won: Won, row: int) -> Outcome:
+    """Return who won *row* as `Columnar.winners` has it, which knows of no confidence."""
+    if won.failed[row] >= 0:
+        return FAILED
+    winner = int(won.winner[row])
+    return Outcome(None if winner < 0 else columnar.ruleset.rules[winner].name, "")
+
+
+def needed(rows: list[Observations], fields: Collection[str]) -> pa.Array:
+    """Return the column of *rows* with *fields* alone."""
+    whole = lists(rows)
+    return pa.StructArray.from_arrays([whole.field(name) for name in fields], names=list(fields))
+
+
 def of_columnar(columnar: Columnar, decided: Decided, row: int) -> Outcome:
     """Return what the columnar evaluator decided for *row*."""
     if decided.failed[row] >= 0:
@@ -99,6 +116,8 @@ def disagreements(given: World) -> list[tuple[int, str, Outcome, Outcome]]:
     together = columnar.decide(column(rows), absent_is_unknown=False)
     # The same row over and over takes the way through `_uniform`.
     alone = [columnar.decide(lists([row, row]), absent_is_unknown=False) for row in rows]
+    won = columnar.winners(needed(rows, columnar.fields), absent_is_unknown=False)
+    won_alone = [columnar.winners(lists([row, row]), absent_is_unknown=False) for row in rows]
     found = []
     for number, (signals, row) in enumerate(zip(given.signals, rows, strict=True)):
         expected = by_reference(given.config, signals, fuzzy=fuzzy)
@@ -109,6 +128,13 @@ def disagreements(given: World) -> list[tuple[int, str, Outcome, Outcome]]:
         for who, outcome in (
             ("columnar", of_columnar(columnar, together, number)),
             ("columnar, uniform", of_columnar(columnar, alone[number], 1)),
+        ):
+            if outcome != short:
+                found.append((number, who, short, outcome))
+        short = replace(short, confidence="")
+        for who, outcome in (
+            ("winner", winner_of(columnar, won, number)),
+            ("winner, uniform", winner_of(columnar, won_alone[number], 1)),
         ):
             if outcome != short:
                 found.append((number, who, short, outcome))
@@ -124,12 +150,25 @@ def test_scalar_columnar_and_reference_agree_on_random_policies_and_signals(part
     assert {seed: found for seed in seeds if (found := disagreements(world(seed, REQUESTS)))} == {}
 
 
+@pytest.mark.parametrize("part", range(2))
+def test_who_wins_by_matches_alone_is_who_wins(part: int) -> None:
+    """Policies that no number decides are decided without any as they are with all of them."""
+    size = WORLDS // 2
+    given = {seed: of_matches(world(seed, REQUESTS)) for seed in range(part * size, (part + 1) * size)}
+    rulesets = [ruleset_of(each.config["routing"], top_k=0) for each in given.values()]
+
+    assert all(Columnar(ruleset).fields == FLAGS for ruleset in rulesets)
+    assert any(ruleset.tiered for ruleset in rulesets)
+    assert any(Columnar(ruleset).failures for ruleset in rulesets)
+    assert {seed: found for seed, each in given.items() if (found := disagreements(each))} == {}
+
+
 def main(worlds: int, requests: int, first: int) -> int:
     """Compare *worlds* from seed *first* on, say how many vectors agreed, and return the exit code."""
     compared = decided = failed = 0
     for seed in range(first, first + worlds):
         given = world(seed, requests)
-        for number, who, expected, got in disagreements(given)[:1]:
+        for number, who, expected, got in [*disagreements(given), *disagreements(of_matches(given))][:1]:
             sys.stdout.write(f"seed {seed}, request {number}, {who}: expected {expected}, got {got}\n")
             return 1
         compared += requests

@@ -71,6 +71,29 @@ def world(seed: int, requests: int) -> World:
     return World(config, tuple(draw.signals(config) for _ in range(requests)))
 
 
+def of_matches(given: World) -> World:
+    """Return *given* with decisions of different ranks that ask no number: matches alone tell who wins."""
+    routing = {key: part for key, part in given.config["routing"].items() if key != "projections"}
+    routing["strategy"] = "priority"
+    tiered = any(decision.get("tier") for decision in routing["decisions"])
+    routing["decisions"] = [
+        _unmeasured(decision) | {"priority": 5 * number % 8} | ({"tier": 9 - number} if tiered else {})
+        for number, decision in enumerate(routing["decisions"])
+    ]
+    catalog = {"embeddings": {"semantic": {"embedding_config": {"top_k": 0}}}}
+    return World({"routing": routing, "global": {"model_catalog": catalog}}, given.signals)
+
+
+def _unmeasured(node: Json) -> Json:
+    """Return the decision or condition *node* without predicates."""
+    found = {key: part for key, part in node.items() if key not in {"predicate", "label"}}
+    if "rules" in found:
+        found["rules"] = _unmeasured(found["rules"])
+    if "conditions" in found:
+        found["conditions"] = [_unmeasured(each) for each in found["conditions"]]
+    return found
+
+
 class _Drawing:
     """Draws the parts of a world."""
 
