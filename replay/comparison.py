@@ -193,21 +193,20 @@ def _count(found: Comparison, batch: Batch, both: _Both, own: _Ids) -> None:
 def _money(batch: Batch, bill: Bill) -> tuple[Floats, Codes]:
     """Return what `Sums.add` takes of each row, and the number of the model that answered (-1: none)."""
     at, paid = bill.rows_of(places(batch.decisions))
-    numbers = np.zeros((len(at), 5))
+    numbers = np.zeros((5, len(at)))
     if not len(bill.offset):
         return numbers, np.full(len(at), -1, dtype=np.int64)
     cost, prompt, completion = bill.cost[at], bill.prompt[at], bill.completion[at]
     priced = paid & ~np.isnan(cost)
     counted = paid & ~np.isnan(prompt + completion)
-    numbers[:, 0], numbers[:, 2] = priced, counted
-    for column, (known, values) in ((1, (priced, cost)), (3, (counted, prompt)), (4, (counted, completion))):
-        numbers[:, column] = np.where(known, values, 0.0)
+    numbers[0], numbers[2] = priced, counted
+    for line, (known, values) in ((1, (priced, cost)), (3, (counted, prompt)), (4, (counted, completion))):
+        np.copyto(numbers[line], values, where=known)
     return numbers, np.where(paid, bill.model[at], -1)
 
 
 def _summed(group: Codes, numbers: Floats, groups: int) -> Floats:
-    columns = [np.bincount(group, weights=numbers[:, c], minlength=groups) for c in range(numbers.shape[1])]
-    return np.column_stack(columns)
+    return np.column_stack([np.bincount(group, weights=line, minlength=groups) for line in numbers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +220,10 @@ def _usage(found: Comparison, logged: list[Outcome], codes: Codes, paid: _Paid) 
     """Add the tokens of each logged model and decision, where no fallback answered."""
     number = {name: code for code, name in enumerate(paid.bill.models)}
     chosen = np.array([number.get(outcome.chosen, -2) for outcome in logged], dtype=np.int64)
-    own = chosen[codes] == paid.executed
-    sums = _summed(codes[own], paid.numbers[own], len(logged))
-    counts = np.bincount(codes[own], minlength=len(logged))
+    # What another model answered is summed apart, behind the others, and left there.
+    own = np.where(chosen[codes] == paid.executed, codes, len(logged))
+    sums = _summed(own, paid.numbers, len(logged) + 1)
+    counts = np.bincount(own, minlength=len(logged) + 1)
     for code, outcome in enumerate(logged):
         if counts[code]:
             total = found.usage.setdefault((outcome.chosen, outcome.decision), Sums())

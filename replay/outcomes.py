@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agents.decision import TAG
 from agents.draw import word_of
 from agents.engine.array_matches import fields_for
-from agents.engine.block import Flat, flat_of
+from agents.engine.block import Flat, flat_of, is_periodic
 from agents.engine.columnar import Columnar
 from agents.exploration import AMONG, EXPLORE, OPEN, Trial
 from agents.policy import Policy
@@ -289,8 +289,7 @@ class _Seen:
         (types, kinds), (names, called) = (_numbered(flat.fields[name]) for name in _KEY)
         width, alike = flat.width, False
         if flat.rows and width > 0:
-            rows = (codes.reshape(-1, width) for codes in (types, names))
-            alike = all(bool((each == each[0]).all()) for each in rows)
+            alike = is_periodic(types, width) and is_periodic(names, width)
         return _Seen(flat.offsets, types, names, (kinds, called), alike)
 
     def holds(self, key: tuple[str, str]) -> Flags:

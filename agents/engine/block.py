@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -124,20 +124,23 @@ def _repeats(texts: pa.Array, rows: int, width: int) -> bool:
     if texts.null_count:
         return False
     if pa.types.is_dictionary(texts.type):
-        codes = texts.indices.to_numpy(zero_copy_only=False).reshape(rows, width)
-        return bool((codes == codes[0]).all())
+        return is_periodic(texts.indices.to_numpy(zero_copy_only=False), width)
     if not pa.types.is_string(texts.type):
         return False
     _, offset_buffer, data = texts.buffers()
     bounds = np.frombuffer(offset_buffer, dtype=np.int32)[texts.offset : texts.offset + rows * width + 1]
-    lengths = np.diff(bounds).reshape(rows, width)
-    if not (lengths == lengths[0]).all():
+    if not is_periodic(np.diff(bounds), width):
         return False
-    size = int(lengths[0].sum())
+    size = int(bounds[width] - bounds[0])
     if size == 0 or data is None:
         return True
-    content = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]].reshape(rows, size)
-    return bool((content == content[0]).all())
+    return is_periodic(np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]], size)
+
+
+def is_periodic(values: NDArray[np.integer[Any]], width: int) -> bool:
+    """Tell whether *values* are the first *width* of them over and over."""
+    # One comparison of all with all, where one of each row with the first would be many of a few.
+    return bool((values[width:] == values[:-width]).all())
 
 
 def _uniform(flat: Flat, slots: Slots, width: int, *, absent_is_unknown: bool) -> Block:
