@@ -188,7 +188,7 @@ class ArchivedLog:
                 tenant = unquote(stored.folder.split("/tenant=")[1])
                 file = self._files.parquet(stored.name, _CODED)
                 for group in range(file.num_row_groups):
-                    table = _unskipped(file.read_row_group(group, columns=columns), commit)
+                    table = _unskipped(file.read_row_group(group, columns=columns, use_threads=False), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
                     signals = whole(table["observations"])
                     yield Batch(whose, [tenant], table, joined(table, signals, beside) if beside else signals)
@@ -226,7 +226,7 @@ class ArchivedLog:
         return [Part(partial(self._billed, each, stored.name), stored.origins) for each, stored in places]
 
     def _billed(self, commit: Commit, name: str) -> pa.Table:
-        return _unskipped(self._files.parquet(name, ["model"]).read(columns=_BILLED), commit)
+        return _unskipped(self._files.parquet(name, ["model"]).read(columns=_BILLED, use_threads=False), commit)
 
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""
