@@ -226,7 +226,9 @@ class ArchivedLog:
         return [Part(partial(self._billed, each, stored.name), stored.origins) for each, stored in places]
 
     def _billed(self, commit: Commit, name: str) -> pa.Table:
-        return _unskipped(self._files.parquet(name, ["model"]).read(columns=_BILLED, use_threads=False), commit)
+        return _unskipped(
+            self._files.parquet(name, ["model"]).read(columns=_BILLED, use_threads=False), commit
+        )
 
     def policies(self) -> Mapping[str, str]:
         """Return the normal form of each policy, by hash."""

@@ -1,12 +1,17 @@
 """How fast logged decisions are decided under a new policy: an archive of made-up rows, then the clock.
 
-``python -m replay.replay_bench N`` writes N decisions to a temporary archive and prints, as JSON, the
-seconds of a new process that compares them (its start and the reading of Parquet included), and its
-peak memory.
+``python -m replay.replay_bench N`` writes N decisions to a temporary archive and prints, as JSON, what new
+processes take that compare them: `seconds` of a whole process, its `peak_mib`, and of its CPU seconds those
+up to the first file (`start_cpu_seconds`, imports mostly) and those of the comparison, of which
+`decisions_per_cpu_second` is told. That takes in all that `replay.comparison.compare` does: reading and
+decompressing Parquet, telling repeats, deciding, drawing models, joining bills, counting; of every thread,
+user and system. `matches` is a policy whose winner no confidence can change, `confidences` one where the
+highest wins. `stages` are shares of the CPU time of another such process, under a profiler.
 """
 
 from __future__ import annotations
 
+import cProfile
 import json
 import math
 import os
@@ -15,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +71,9 @@ routing:
   decisions:
 {_RULES}
 """
+
+
+POLICIES = {"matches": POLICY, "confidences": POLICY.replace("routing:", "routing:\n  strategy: confidence")}
 
 
 def write(files: Files, count: int) -> None:
@@ -163,40 +172,83 @@ def _put(files: Files, part: _Rows, kind: str, columns: dict[str, pa.Array]) -> 
     put_commit(files, Commit(kind, part.partition, begin, end, (stored,)))
 
 
-def measured(count: int) -> dict[str, float]:
-    """Return seconds, CPU seconds and peak MiB of a process that compares *count* decisions."""
+def measured(count: int) -> dict[str, Any]:
+    """Return what processes take that compare *count* decisions, by policy, and the stages of one."""
     with tempfile.TemporaryDirectory() as folder:
         write(Files(folder), count)
-        started = time.perf_counter()
-        command = [sys.executable, "-m", "replay.replay_bench", "--read", folder]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        wall = time.perf_counter() - started
-    return {"seconds": wall, **json.loads(output), "load_average": os.getloadavg()[0]}
+        found: dict[str, Any] = {name: _timed(folder, name) for name in POLICIES}
+        _, found["stages"] = _run(folder, "stages")
+    return found | {"load_average": os.getloadavg()[0]}
 
 
-def _read(folder: str) -> None:
+def _timed(folder: str, policy: str) -> dict[str, float]:
+    wall, answer = _run(folder, policy)
+    rate = answer["decisions"] / answer["compare_cpu_seconds"]
+    return {"seconds": wall, **answer, "decisions_per_cpu_second": round(rate)}
+
+
+def _run(folder: str, what: str) -> tuple[float, dict[str, float]]:
+    """Return the wall seconds of a process that reads *folder*, and what it says."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "replay.replay_bench", "--read", folder, what]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return time.perf_counter() - started, json.loads(output)
+
+
+def _read(folder: str, what: str) -> dict[str, float]:
     from replay.comparison import compare  # noqa: PLC0415 - the process that only writes needs none of it
     from replay.logged import logged_at  # noqa: PLC0415
 
     load_plugins()
-    started = time.perf_counter()
-    found = compare(logged_at(folder), Policy.parse(POLICY))
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    answer = {
+    policy = Policy.parse(POLICIES.get(what, POLICY))
+    pa.array([0])  # pyarrow's first array imports pandas, where that is installed
+    if what == "stages":
+        return stages(folder, policy)
+    started, began = time.process_time(), time.perf_counter()
+    found = compare(logged_at(folder), policy)
+    return {
         "decisions": found.decisions,
         "changed": found.changed,
         "unknown": found.unknown,
-        "compare_seconds": time.perf_counter() - started,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / _MIB,
+        "start_cpu_seconds": started,
+        "compare_seconds": time.perf_counter() - began,
+        "compare_cpu_seconds": time.process_time() - started,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB,
     }
-    sys.stdout.write(json.dumps(answer))
+
+
+def stages(folder: str, policy: Policy) -> dict[str, float]:
+    """Return the share of each stage in the CPU time of comparing what is in *folder* with *policy*."""
+    from agents.engine.columnar import Columnar  # noqa: PLC0415 - as above
+    from replay.bills import Bills  # noqa: PLC0415
+    from replay.comparison import compare  # noqa: PLC0415
+    from replay.logged import ArchivedLog, logged_at  # noqa: PLC0415
+    from replay.outcomes import Decider  # noqa: PLC0415
+    from replay.repeats import firsts  # noqa: PLC0415
+
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(compare, logged_at(folder), policy)
+    profile.create_stats()
+    spent = {entry.code: entry.totaltime for entry in profile.getstats()}
+    read, told, billed, won, decided, whole = (
+        spent[each.__code__]
+        for each in (ArchivedLog.batches, firsts, Bills.of, Columnar.winners, Decider.decide, compare)
+    )
+    parts = {
+        "read decisions": read,
+        "tell repeats": told,
+        "decide who wins": won,
+        "draw models, find unknown signals": decided - won,
+        "read and join bills": billed,
+        "the rest, mostly counting": whole - read - told - decided - billed,
+    }
+    return {name: round(part / whole, 3) for name, part in parts.items()}
 
 
 def main(words: list[str]) -> None:
     """Measure as many decisions as *words* say, a million by default."""
     if words[:1] == ["--read"]:
-        _read(words[1])
+        sys.stdout.write(json.dumps(_read(words[1], words[2])))
         return
     sys.stdout.write(json.dumps(measured(int(words[0]) if words else 1_000_000), indent=1) + "\n")
 
