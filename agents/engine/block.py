@@ -228,7 +228,8 @@ def _scattered(flat: Flat, slots: Slots, *, absent_is_unknown: bool) -> Block:
     return Block(
         rows,
         list(matched.reshape(count, rows)),
-        *(list(each.reshape(count, rows)) for each in numbers.values()),
+        list(numbers["confidence"].reshape(count, rows)),
+        list(numbers["value"].reshape(count, rows)),
         _unknowns(slots, unknown.reshape(count, rows), seen.reshape(count, rows)),
         list(where.reshape(count, rows)),
     )
