@@ -249,12 +249,3 @@ def test_a_request_that_the_log_lacks_leaves_its_records_to_nobody(tmp_path: Pat
     table = ds.dataset(tmp_path / "feedback", partitioning="hive").to_table()
 
     assert table["tenant"].to_pylist() == ["(unknown)"]
-
-
-def test_byte_for_byte_needs_the_log_itself(builder: LogBuilder, tmp_path: Path) -> None:
-    """An archive has no records to compare with: exit 2, and what to give instead."""
-    archive(source(builder), Files(str(tmp_path)))
-    result = CliRunner().invoke(signalbox.app, ["replay", "decide", "--log", str(tmp_path)])
-
-    assert result.exit_code == 2
-    assert "--policy" in result.stderr

@@ -205,8 +205,9 @@ def test_a_writer_that_outlived_its_turn_doubles_nothing(builder: LogBuilder, tm
     assert rows(files) == naive(files) == expected(builder)
 
 
-def test_rows_that_two_writers_wrote_are_dropped_once(builder: LogBuilder, tmp_path: Path) -> None:
+def test_rows_that_two_writers_wrote_are_dropped_once(tmp_path: Path) -> None:
     """What is told to be gone are the rows that were there, by whatever commits they were dropped."""
+    builder = built(0, 4, 8, 12, 16)
     files = outlived(builder, tmp_path)
     retention = Retention.of({"requests": 1}, "a file")
     erased = summed(retain(files, retention, START / 1000 + 9 * DAY_S))

@@ -81,8 +81,13 @@ def test_an_archive_gives_the_answer_of_its_log(tmp_path: Path, shape: str) -> N
     if shape == "merged":
         assert sum(compact(files, ("decisions", p), fan=2) for p in range(PARTITIONS)) > 0
     was, found = answer(view), answer(archived_evidence(str(tmp_path)))
+    places = [
+        [(c.partition, c.offset) for c in e.cases]
+        for e in (Evidence.of(view), archived_evidence(str(tmp_path)))
+    ]
 
     assert found == was
+    assert places[0] == places[1]
     assert (was.decisions, was.reproduced, was.missing_inputs, was.unreadable) == (125, 123, 1, 1)
     assert len({f.folder for c in commits_in(files, ("decisions", 0)) for f in c.files}) == 2
 
