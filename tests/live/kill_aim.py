@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import aiohttp
 
@@ -29,6 +30,9 @@ from tests.live.kill_waiting import until_true
 DAM_S = 6.0
 """Below a session's timeout, and with the longest call still below a call's."""
 _PROVIDER_DAM_S = 8.0
+_LONGEST_HOLD_S = 8.5
+"""Held for longer, a worker would take calls for timed out that were answered in time."""
+_OVER_S = 1.0
 _BURST = 48
 _REFUSED_S = 3.0
 """What a refusing provider asks to wait: more than a worker waits itself, so that jobs go to a tier."""
@@ -53,15 +57,24 @@ class Aim:
         ways = {
             "being_assigned": self._being_assigned,
             "idle": self._idle,
-            "in_step": self._in_step,
+            **({} if worker.spec.role == "retry" else {"in_step": self._in_step}),
             "settled": self._settled,
             "starved": self._starved,
         }
+        way = ways.get(phase) or partial(self._sampled, phase=phase)
+        try:
+            # A broker that goes away meanwhile must not keep anybody held, or a kill from coming.
+            async with asyncio.timeout(max(until + _OVER_S - time.monotonic(), _OVER_S)):
+                return await way(worker, until)
+        except TimeoutError:
+            await self.hold(worker)
+            return "unknown"
+
+    async def _sampled(self, worker: Worker, until: float, *, phase: str) -> str:
         if worker.spec.role == "retry" and phase in {"in_step", "produced_uncommitted"}:
             async with self._refusals():
                 return await self._sample(worker, phase, until)
-        way = ways.get(phase)
-        return await (self._sample(worker, phase, until) if way is None else way(worker, until))
+        return await self._sample(worker, phase, until)
 
     @asynccontextmanager
     async def _refusals(self) -> AsyncIterator[None]:
@@ -93,6 +106,7 @@ class Aim:
     async def _sample(self, worker: Worker, phase: str, until: float) -> str:
         """Look again and again until *worker* is in *phase* (any, if empty)."""
         await self._ready(worker, until)
+        until = min(until, time.monotonic() + _LONGEST_HOLD_S)
         found = await self._held_in(worker)
         while phase and found != phase and time.monotonic() < until:
             await self._step(worker, 0.02)
@@ -206,10 +220,12 @@ class Aim:
         ]
         held = [other for other in held if await self.hold(other)]
         release = Release(held)
+        breaks = asyncio.get_running_loop().call_later(_LONGEST_HOLD_S, release.now)
         try:
             yield release
         finally:
-            await release()
+            breaks.cancel()
+            release.now()
 
 
 class Release:
@@ -220,6 +236,10 @@ class Release:
 
     async def __call__(self) -> None:
         """Let go; a second time does nothing."""
+        self.now()
+
+    def now(self) -> None:
+        """Let go at once."""
         while self._held:
             self._held.pop().send(signal.SIGCONT)
 
