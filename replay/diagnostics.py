@@ -23,12 +23,14 @@ class Diagnostics:
 
     `ess` is (sum w)^2 / sum w^2 over all rows (Kish 1965) and `ess_observed` that of w/observation over
     rows with a reward. `carrying` is the effective number of rows that carry the difference between the
-    policies, see `carrying_rows`. `unsupported_share` is the target's probability of actions never logged,
-    None if unknown; `mean_weight` should be 1 and is `weight_errors` standard errors away from it.
+    policies, see `carrying_rows`; it and `clusters_observed` are of rows with a reward, since no other
+    shows any noise. `unsupported_share` is the target's probability of actions never logged, None if
+    unknown; `mean_weight` should be 1 and is `weight_errors` standard errors away from it.
     """
 
     n: int
     clusters: int
+    clusters_observed: int
     ess: float
     ess_observed: float
     carrying: float
@@ -38,6 +40,11 @@ class Diagnostics:
     unsupported_share: float | None
     missing_share: float
     changed_share: float
+
+    @property
+    def independent(self) -> float:
+        """So many independent terms carry the difference's spread at most: what bounds degrees of freedom."""
+        return min(self.carrying, float(self.clusters_observed))
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -56,33 +63,39 @@ class Diagnostics:
                 f"{self.unsupported_share:.1%} of the target's choices were never logged, "
                 f"above {MOST_UNSUPPORTED:.0%}"
             )
-        if self.clusters < FEWEST_CLUSTERS:
-            found.append(f"there are {self.clusters} clusters, fewer than {FEWEST_CLUSTERS}")
-        if abs(self.weight_errors) > MOST_ERRORS and abs(self.mean_weight - 1.0) > LEAST_DRIFT:
+        if self.clusters_observed < FEWEST_CLUSTERS:
             found.append(
-                f"weights average {self.mean_weight:.3f} where they should average 1 "
-                f"({self.weight_errors:+.1f} standard errors): "
-                "propensities are wrong, or choices were never logged"
+                f"there are {self.clusters_observed} clusters with a reward, fewer than {FEWEST_CLUSTERS}"
             )
-        return tuple(found)
+        return (*found, *self.drifted)
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """Why no verdict may be given on any part of the rows either: weights that do not average 1."""
+        if abs(self.weight_errors) <= MOST_ERRORS or not abs(self.mean_weight - 1.0) > LEAST_DRIFT:
+            return ()
+        said = f"weights average {self.mean_weight:.3f} where they should average 1"
+        why = "propensities are wrong, or choices were never logged"
+        return (f"{said} ({self.weight_errors:+.1f} standard errors): {why}",)
 
 
 def diagnose(log: BanditLog) -> Diagnostics:
     """Return the diagnostics of *log*, before anything is left out of it."""
     mass = log.unsupported
     kept = log.supported()
-    data = Clustered.of(kept.weight, kept.cluster)
-    error = data.error
-    off = data.mean - 1.0
+    shown = kept.rows(kept.observed)
+    mean, error = _mean_weight(kept)
+    off = mean - 1.0
     return Diagnostics(
         n=log.n,
-        clusters=int(log.cluster.max(initial=-1)) + 1,
+        clusters=_clusters(log),
+        clusters_observed=_clusters(shown),
         ess=ess(kept.weight),
         ess_observed=ess(kept.weight * kept.inverse_observation),
-        carrying=carrying_rows(kept),
+        carrying=carrying_rows(shown),
         max_weight=float(kept.weight.max(initial=0.0)),
-        mean_weight=data.mean,
-        weight_errors=off / error if error > 0.0 else 0.0 if abs(off) < LEAST_DRIFT else float(np.inf) * off,
+        mean_weight=mean,
+        weight_errors=off / error if error > 0.0 else 0.0 if not abs(off) >= LEAST_DRIFT else np.inf * off,
         unsupported_share=None if mass is None else float(mass.mean()),
         missing_share=float((~log.observed).mean()),
         changed_share=_changed(kept),
@@ -112,11 +125,26 @@ def carrying_rows(log: BanditLog) -> float:
     return total**2 / fourth if fourth > 0.0 else 0.0
 
 
+def _mean_weight(log: BanditLog) -> tuple[float, float]:
+    """Return the mean weight and its standard error, NaN where no row is supported."""
+    if not log.n:
+        return float("nan"), float("nan")
+    data = Clustered.of(log.weight, log.cluster)
+    return data.mean, data.error
+
+
+def _clusters(log: BanditLog) -> int:
+    return int(log.cluster.max(initial=-1)) + 1
+
+
 def _changed(log: BanditLog) -> float:
     """Return the share of traffic that would go elsewhere: the policies' mean total variation distance.
 
     Where the logging policy is known at what it took only: mean(max(1 - w, 0)), whose expectation it is.
+    All of it where no row is supported: the target takes nothing there that was logged.
     """
+    if not log.n:
+        return 1.0
     if log.logged is not None:
         return float(0.5 * np.abs(log.target - log.logged).sum(axis=1).mean())
     return float(np.maximum(1.0 - log.weight, 0.0).mean())

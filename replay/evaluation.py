@@ -79,6 +79,7 @@ class Evaluation:
             "method": DEFAULT,
             "logging_value": _interval(self.logging_value),
             "clusters": found.clusters,
+            "clusters_observed": found.clusters_observed,
             "ess_observed": _number(found.ess_observed),
             "carrying_rows": _number(found.carrying),
             "mean_weight": _number(found.mean_weight),
@@ -138,7 +139,7 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
     if prepared is None:
         return _nothing(log, method, refusals)
     found, usable = prepared.diagnostics, prepared.log
-    values, differences = _intervals(usable, prepared.model, method, found.carrying)
+    values, differences = _intervals(usable, prepared.model, method, found.independent)
     refusals = [*refusals, *_amiss(log, differences[DEFAULT], partly=prepared.estimand == OBSERVED_ROWS)]
     return Evaluation(
         estimand=prepared.estimand,
@@ -147,9 +148,12 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
         differences=differences,
         verdict=verdict(differences[DEFAULT], found, method.detect, level=method.level, refusals=refusals),
         logging_value=_of(
-            prepared.model.of_taken(usable) + _residual(usable, prepared.model), usable, method, np.inf
+            prepared.model.of_taken(usable) + _residual(usable, prepared.model),
+            usable,
+            method,
+            float(found.clusters_observed),
         ),
-        slices=_slices(log, prepared, slices, method.level),
+        slices=_slices(log, prepared, slices, method.level, (*found.drifted, *refusals)),
     )
 
 
@@ -172,12 +176,18 @@ def rounding(log: BanditLog) -> float:
 
 
 def _slices(
-    log: BanditLog, prepared: Prepared, labels: Mapping[str, Sequence[str]], level: float
+    log: BanditLog,
+    prepared: Prepared,
+    labels: Mapping[str, Sequence[str]],
+    level: float,
+    refusals: tuple[str, ...],
 ) -> tuple[Slice, ...]:
+    """Return the slices; *refusals* are what is wrong with the log as a whole, hence with any part of it."""
     if not labels:
         return ()
     terms = estimator[DEFAULT]().terms(prepared.log, prepared.model).difference
-    return sliced(Cut(log, prepared.kept, terms, prepared.log.cluster, rounding(log)), labels, level)
+    cut = Cut(log, prepared.kept, terms, prepared.log.cluster, rounding(log), refusals)
+    return sliced(cut, labels, level)
 
 
 def _nothing(log: BanditLog, method: Method, refusals: Sequence[str]) -> Evaluation:

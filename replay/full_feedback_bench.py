@@ -44,7 +44,7 @@ def evaluated(found: Outcomes, trial: Trial, seed: int) -> Row:
     interval = (float("nan"),) * 3
     if not seen.refusals:
         terms = estimator[DEFAULT]().terms(log, cross_fitted(log)).difference
-        made = METHODS[method.interval](Clustered.of(terms, log.cluster, seen.carrying), method.level)
+        made = METHODS[method.interval](Clustered.of(terms, log.cluster, seen.independent), method.level)
         interval = (made.value, made.low, made.high)
     truth = found.value(target) - found.value(logging)
     cell = trial.cell

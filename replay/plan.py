@@ -26,6 +26,8 @@ LEVEL, POWER = 0.95, 0.8
 LEAST_ESS, LEAST_CARRYING, MOST_UNSUPPORTED = 200.0, 60.0, 0.05
 """As in `replay.diagnostics`, which takes scipy to import; a test holds them equal."""
 PAIR_SPREAD = 0.6
+_SAME = 1e-9
+"""A share of the effect that is the rounding of odds which are equal."""
 EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 Odds = Mapping[str, float]
 
@@ -136,9 +138,14 @@ def seen_share(traffic: Sequence[Traffic], epsilon: float) -> float:
 
 
 def option(traffic: Sequence[Traffic], epsilon: float, wanted: Wanted) -> Option | None:
-    """Return what exploring with *epsilon* takes; None where weighting cannot tell whatever is logged."""
+    """Return what exploring with *epsilon* takes; None where weighting cannot tell whatever is logged.
+
+    So too where exploring so is the target itself: the log has no difference to it then.
+    """
     changed = changed_share(traffic) - unsupported_share(traffic)
     if changed <= 0.0 or unsupported_share(traffic) > MOST_UNSUPPORTED:
+        return None
+    if seen_share(traffic, epsilon) <= _SAME:
         return None
     moments = [(each.share, *each.moments(epsilon)) for each in traffic]
     second = sum(share * m2 for share, m2, _ in moments)
@@ -147,7 +154,7 @@ def option(traffic: Sequence[Traffic], epsilon: float, wanted: Wanted) -> Option
     seen = wanted.detect * seen_share(traffic, epsilon)
     spread = noise + seen**2 * (1.0 / changed - 1.0)
     rows = factor() * spread / seen**2
-    rows = max(rows, LEAST_ESS * (1.0 + second) / wanted.observed, LEAST_CARRYING * fourth / second**2)
+    rows = max(rows, max(LEAST_ESS * (1.0 + second), LEAST_CARRYING * fourth / second**2) / wanted.observed)
     half = NormalDist().inv_cdf(0.5 + LEVEL / 2.0) * math.sqrt(spread / rows)
     tried = sum(each.share for each in traffic if each.explored) * epsilon * rows
     return Option(epsilon, math.ceil(rows), math.ceil(tried), half)

@@ -52,7 +52,7 @@ class Slice:
 class Cut:
     """What slices are cut from: all rows, which of them (n) can tell, and those rows' terms and clusters.
 
-    A mean of terms within `rounding` is none.
+    A mean of terms within `rounding` is none. `refusals` of the whole log refuse each of its slices.
     """
 
     log: BanditLog
@@ -60,6 +60,7 @@ class Cut:
     terms: Floats
     cluster: Ints
     rounding: float = 0.0
+    refusals: tuple[str, ...] = ()
 
 
 def sliced(cut: Cut, labels: Mapping[str, Sequence[str]], level: float = 0.95) -> tuple[Slice, ...]:
@@ -85,18 +86,21 @@ def sliced(cut: Cut, labels: Mapping[str, Sequence[str]], level: float = 0.95) -
 
 def _alone(cut: Cut, column: str, value: str, rows: Bools) -> tuple[Slice, Clustered]:
     found = diagnose(cut.log.rows(rows))
+    refusals = tuple(dict.fromkeys((*found.refusals, *cut.refusals)))
     own = rows[cut.kept]
     none = Interval(float("nan"), float("nan"), float("nan"))
     if not own.any():
-        reasons = (*found.refusals, "no row of it has a reward")
+        reasons = (*refusals, "no row of it has a reward")
         empty = Clustered(np.zeros(0), np.zeros(0))
         return Slice(
             column, value, found.n, none, none.value, none.value, "not_enough_evidence", reasons
         ), empty
-    data = Clustered.of(cut.terms[own], np.unique(cut.cluster[own], return_inverse=True)[1], found.carrying)
-    p = none.value if found.refusals else 1.0 if abs(data.mean) <= cut.rounding else p_value(data)
+    data = Clustered.of(
+        cut.terms[own], np.unique(cut.cluster[own], return_inverse=True)[1], found.independent
+    )
+    p = none.value if refusals else 1.0 if abs(data.mean) <= cut.rounding else p_value(data)
     alone = clustered_t(data, 0.95)
-    return Slice(column, value, found.n, alone, p, none.value, "not_enough_evidence", found.refusals), data
+    return Slice(column, value, found.n, alone, p, none.value, "not_enough_evidence", refusals), data
 
 
 def _judged(found: Slice, adjusted: float, interval: Interval, risk: float) -> Slice:

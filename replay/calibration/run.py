@@ -121,7 +121,7 @@ def evaluated(cell: Cell, seed: int, sabotage: Sabotage | None = None) -> Row:
     interval = None
     if not found.refusals:
         terms = estimator[DEFAULT]().terms(log, planted.model(log)).difference
-        interval = METHODS[method.interval](Clustered.of(terms, log.cluster, found.carrying), method.level)
+        interval = METHODS[method.interval](Clustered.of(terms, log.cluster, found.independent), method.level)
     nothing = (float("nan"),) * 3
     return Row(
         cell.rows,

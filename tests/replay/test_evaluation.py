@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 import replay.estimators
@@ -19,6 +20,7 @@ from replay.bandit import BanditLog
 from replay.diagnostics import diagnose
 from replay.estimators import Model, estimator
 from replay.evaluation import OBSERVED_ROWS, Method, evaluate
+from replay.intervals import Clustered
 from replay.table import table_of
 from signalbox import app
 from tests.replay.bandits import as_table, made, model_for
@@ -225,6 +227,68 @@ def test_rows_that_agree_carry_no_difference() -> None:
 
     assert found.carrying < 5
     assert any("carry the difference" in reason for reason in found.refusals)
+
+
+def explored(seed: int, rate: float, sessions: int | None = None, epsilon: float = 0.05) -> BanditLog:
+    """Return 5,000 rows that explored, of which *rate* are rated (known), by rows or *sessions*."""
+    rng = np.random.default_rng(seed)
+    rows = 5000
+    cluster = np.arange(rows) if sessions is None else np.arange(rows) * sessions // rows
+    logged = np.tile([1.0 - epsilon, epsilon], (rows, 1))
+    taken = (rng.random(rows) < logged[0, 1]).astype(np.int64)
+    shown = (rng.random(int(cluster[-1]) + 1) < rate)[cluster]
+    return BanditLog(
+        actions=("small", "large"),
+        taken=taken,
+        propensity=logged[np.arange(rows), taken],
+        reward=np.where(shown, rng.lognormal(size=rows), np.nan),
+        observation=np.full(rows, rate),
+        target=np.tile([0.0, 1.0], (rows, 1)),
+        logged=logged,
+        features=np.zeros((rows, 0)),
+        feature_names=(),
+        cluster=cluster,
+    )
+
+
+def test_rows_without_a_reward_carry_nothing() -> None:
+    """Of 250 explored rows a twentieth has a rating: a dozen rows are no evidence."""
+    rated, few = (evaluate(explored(1, rate), Method()) for rate in (1.0, 0.05))
+
+    assert rated.diagnostics.carrying > 200
+    assert few.diagnostics.carrying == pytest.approx(rated.diagnostics.carrying / 20, rel=0.2)
+    assert any("carry the difference" in reason for reason in few.verdict.refusals)
+    assert few.verdict.needs.rows > few.diagnostics.n
+
+
+def test_intervals_of_few_ratings_are_rarely_wrong() -> None:
+    """Policies that are alike in truth get no verdict from logs in which one request of twenty is rated."""
+    words = [evaluate(explored(seed, 0.05), Method()).verdict.word for seed in range(40)]
+
+    assert set(words) == {"not_enough_evidence"}
+
+
+def test_sessions_without_a_reward_are_not_counted() -> None:
+    """A log of 300 sessions of which some fifteen were rated is one of fifteen, and says so."""
+    found = evaluate(explored(4, 0.05, sessions=300), Method())
+    told = found.as_json()
+
+    assert told["clusters"] == 300
+    assert told["clusters_observed"] < 20
+    assert any("clusters with a reward, fewer than 20" in reason for reason in told["refusals"])
+
+
+def test_an_interval_has_the_freedom_of_rated_sessions() -> None:
+    """It is as wide as Student's t of the sessions with a rating, where those are fewer than what carries."""
+    log = explored(4, 0.1, sessions=300, epsilon=0.5)
+    found = evaluate(log, Method(), model=Model(np.zeros((log.n, 2))))
+    seen = found.diagnostics
+    data = Clustered.of((log.weight - 1.0) * log.inverse_observation * log.filled, log.cluster)
+
+    assert 20 < seen.clusters_observed < min(seen.carrying, 60)
+    assert found.differences["dr"].half == pytest.approx(
+        data.error * stats.t.ppf(0.975, seen.clusters_observed - 1), rel=1e-9
+    )
 
 
 def test_switch_dr_drops_weights_only_where_that_moves_nothing() -> None:

@@ -121,6 +121,13 @@ def unsupported(table: pa.Table) -> pa.Table:
     return put("logged:m9", [0.0] * len(table))(put("target:m9", [0.1] * len(table))(table))
 
 
+def nothing_supported(table: pa.Table) -> pa.Table:
+    """Return *table* with a fourth action that was never logged, which is all that the target takes."""
+    for name in [n for n in table.column_names if n.startswith("target:")]:
+        table = put(name, [0.0] * len(table))(table)
+    return put("logged:m9", [0.0] * len(table))(put("target:m9", [1.0] * len(table))(table))
+
+
 def rare(table: pa.Table) -> pa.Table:
     """Return *table* with one row that was taken with a chance of one in a hundred million."""
     return first("propensity", 1e-8)(without("logged:")(table))
@@ -140,6 +147,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no rewards": (everywhere("reward", None), "no row has both a reward"),
     "rewards of NaN": (everywhere("reward", float("nan")), "no row has both a reward"),
     "never logged": (unsupported, "10.0% of the target's choices were never logged"),
+    "nothing supported": (nothing_supported, "100.0% of the target's choices were never logged"),
     "a huge weight": (rare, "effective sample size is 1"),
     "observation that is not so": (
         lambda t: everywhere("observation", 1.0)(put("reward", [None, 5.0] * (len(t) // 2))(t)),

@@ -103,6 +103,27 @@ def test_moments_are_those_of_the_weights() -> None:
     )
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 0.1, 0.5])
+def test_exploring_that_is_the_target_tells_nothing(epsilon: float) -> None:
+    """A target of 95/5 is the log itself at 0.05: no rows tell it apart, others are planned as ever."""
+    traffic = (Traffic("a", 1.0, INCUMBENT, {"small": 1.0 - epsilon, "large": epsilon}, ("large",)),)
+    planned = {each: option(traffic, each, Wanted(0.01)) for each in plan.EPSILONS}
+
+    assert [each for each, found in planned.items() if found is None] == [epsilon]
+
+
+def test_rows_that_carry_are_rows_with_a_reward() -> None:
+    """Where few requests are rated, the rule of rows that carry the difference takes so many more."""
+    coarse = [option(TRAFFIC, 0.01, Wanted(0.3, observed=share)) for share in (1.0, 0.05)]
+    assert coarse[0] is not None
+    assert coarse[1] is not None
+    second = CHANGED * TRAFFIC[0].moments(0.01)[0] + (1 - CHANGED) * TRAFFIC[1].moments(0.01)[0]
+    fourth = CHANGED * TRAFFIC[0].moments(0.01)[1] + (1 - CHANGED) * TRAFFIC[1].moments(0.01)[1]
+
+    assert coarse[1].rows >= plan.LEAST_CARRYING * fourth / second**2 / 0.05
+    assert coarse[1].rows == pytest.approx(20 * coarse[0].rows, rel=0.01)
+
+
 def test_its_limits_are_those_of_the_verdict() -> None:
     """A plan that forgot what refuses a verdict would promise one in vain."""
     diagnostics = replay.diagnostics

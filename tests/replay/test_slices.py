@@ -152,3 +152,30 @@ def test_an_absent_column_is_named(tmp_path: Path) -> None:
 
     assert code == 2
     assert "no column 'planet' to slice by; there are: request_id, cluster, action" in err
+
+
+WRONG: dict[str, tuple[str, str]] = {
+    "rewards missing that never are": ("observation", "do not account for the missing rewards"),
+    "propensities a fifth too low": ("propensity", "propensities are wrong"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_the_whole_log_refuses_its_slices(tmp_path: Path, name: str) -> None:
+    """A part of a log whose probabilities are wrong has wrong ones too, shown by its own rows or not."""
+    column, reason = WRONG[name]
+    table = as_table(log(1, gain=2.0), logged=False)
+    if column == "observation":
+        shown = [value if row % 3 else None for row, value in enumerate(table["reward"].to_pylist())]
+        table = table.set_column(table.column_names.index("reward"), "reward", pa.array(shown))
+        table = table.append_column("observation", pa.array([1.0] * len(table)))
+    else:
+        low = np.asarray(table["propensity"]) * 0.8
+        table = table.set_column(table.column_names.index("propensity"), "propensity", pa.array(low))
+    table = table.append_column("tenant", pa.array([f"t{row % SLICES}" for row in range(len(table))]))
+    code, told, _ = evaluated(tmp_path, table, "--slice", "tenant")
+
+    assert code == 4
+    assert {each["verdict"] for each in told["slices"]} == {"not_enough_evidence"}
+    assert all(any(reason in why for why in each["refusals"]) for each in told["slices"])
+    assert all(each["p"] is None for each in told["slices"])
