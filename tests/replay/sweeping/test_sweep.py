@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -224,6 +224,7 @@ def test_too_few_labels_propose_nothing_and_say_how_many_more() -> None:
     assert "label about" in found
 
 
+@settings(deadline=None)  # a loaded machine is no slow front
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
 def test_nothing_beats_a_point_of_the_front(rows: list[tuple[float, float, float]]) -> None:
     """Every other point is beaten by one of the front, and none of the front by any."""
