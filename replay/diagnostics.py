@@ -109,18 +109,19 @@ def ess(weight: Floats) -> float:
 
 
 def carrying_rows(log: BanditLog) -> float:
-    """Return (sum E[(w-1)^2])^2 / sum E[(w-1)^4]: so many equally large terms would vary as much.
+    """Return (sum E[v])^2 / sum E[v^2], v = ((w-1)/observation)^2: so many equally large terms vary as much.
 
-    Rows on which the policies agree say nothing about their difference, however many they are. Where the
-    logging policy is known the expectations are over its choices, so that the number does not depend on what
-    it happened to take: refusing by what was drawn leaves the luckier logs, whose intervals miss (measured).
+    All rows of *log* have a reward; one that is observed rarely stands for many, and its noise with them.
+        Rows on which the policies agree say nothing about their difference, however many they are. Where the
+        logging policy is known the expectations are over its choices, so that the number does not depend on what
+        it happened to take: refusing by what was drawn leaves the luckier logs, whose intervals miss (measured).
     """
     if log.logged is None:
-        off = (log.weight - 1.0) ** 2
+        off = ((log.weight - 1.0) * log.inverse_observation) ** 2
         total, fourth = float(off.sum()), float((off**2).sum())
     else:
         safe = np.where(log.logged > 0.0, log.logged, 1.0)
-        off = (log.target / safe - 1.0) ** 2
+        off = ((log.target / safe - 1.0) * log.inverse_observation[:, None]) ** 2
         total, fourth = float((log.logged * off).sum()), float((log.logged * off**2).sum())
     return total**2 / fourth if fourth > 0.0 else 0.0
 

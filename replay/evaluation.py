@@ -7,8 +7,9 @@ with cross-fitting and a cluster-robust t interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -91,13 +92,30 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is estimated from: the rows that can tell, which of the log's they are (n), and a model."""
+    """What is estimated from: the rows that can tell, which of the log's they are (n), and how to fit a model.
+
+    Nothing is fitted before the model is asked for: whoever is told by the diagnostics to refuse may do so first.
+    """
 
     log: BanditLog
     kept: Bools
-    model: Model
+    fit: Callable[[BanditLog], Model]
     estimand: str
     diagnostics: Diagnostics
+
+    @cached_property
+    def model(self) -> Model:
+        """The model of rewards."""
+        return self.fit(self.log)
+
+    @cached_property
+    def terms(self) -> Floats:
+        """The default estimator's terms of the difference to the logging policy (n)."""
+        return estimator[DEFAULT]().terms(self.log, self.model).difference
+
+    def difference(self, method: Method) -> Interval:
+        """Return the interval that the verdict is on."""
+        return _of(self.terms, self.log, method, self.diagnostics.independent)
 
 
 def prepare(
@@ -115,11 +133,13 @@ def prepare(
     usable = log.rows(kept).supported()
     if usable.n == 0 or not usable.observed.any():
         return None
-    if model is None:
-        model = cross_fitted(usable, method.model, folds=method.folds, seed=method.seed)
-    else:
-        model = Model(model.predicted[kept])
-    return Prepared(usable, kept, model, OBSERVED_ROWS if partly else ALL_ROWS, diagnose(log))
+
+    def fit(rows: BanditLog) -> Model:
+        if model is not None:
+            return Model(model.predicted[kept])
+        return cross_fitted(rows, method.model, folds=method.folds, seed=method.seed)
+
+    return Prepared(usable, kept, fit, OBSERVED_ROWS if partly else ALL_ROWS, diagnose(log))
 
 
 def evaluate(  # noqa: PLR0913 - what is known beside the log
@@ -140,7 +160,7 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
         return _nothing(log, method, refusals)
     found, usable = prepared.diagnostics, prepared.log
     values, differences = _intervals(usable, prepared.model, method, found.independent)
-    refusals = [*refusals, *_amiss(log, differences[DEFAULT], partly=prepared.estimand == OBSERVED_ROWS)]
+    refusals = [*refusals, *amiss(log, differences[DEFAULT], partly=prepared.estimand == OBSERVED_ROWS)]
     return Evaluation(
         estimand=prepared.estimand,
         diagnostics=found,
@@ -157,7 +177,7 @@ def evaluate(  # noqa: PLR0913 - what is known beside the log
     )
 
 
-def _amiss(log: BanditLog, difference: Interval, *, partly: bool) -> Iterator[str]:
+def amiss(log: BanditLog, difference: Interval, *, partly: bool) -> Iterator[str]:
     """Yield what refuses a verdict besides the diagnostics: mere rounding, and wrong probabilities."""
     if max(abs(difference.low), abs(difference.high)) <= rounding(log):
         yield "the policies differ by no more than rounding"
@@ -185,8 +205,7 @@ def _slices(
     """Return the slices; *refusals* are what is wrong with the log as a whole, hence with any part of it."""
     if not labels:
         return ()
-    terms = estimator[DEFAULT]().terms(prepared.log, prepared.model).difference
-    cut = Cut(log, prepared.kept, terms, prepared.log.cluster, rounding(log), refusals)
+    cut = Cut(log, prepared.kept, prepared.terms, prepared.log.cluster, rounding(log), refusals)
     return sliced(cut, labels, level)
 
 

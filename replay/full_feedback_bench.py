@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 
 import replay.estimators
-from replay.calibration.run import BAND, Coverage, Row, coverage
+from replay.calibration.run import BAND, Coverage, Row, coverage, told
 from replay.calibration.worlds import Cell
-from replay.diagnostics import diagnose
 from replay.estimators import estimator
-from replay.evaluation import DEFAULT, Method
+from replay.evaluation import Method
 from replay.full_feedback import Outcomes, drawn
-from replay.intervals import METHODS, Clustered
-from replay.reward_model import cross_fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +37,8 @@ def evaluated(found: Outcomes, trial: Trial, seed: int) -> Row:
     rng = np.random.default_rng([seed, trial.rows, int(1e6 * trial.epsilon)])
     logging, target = found.exploring(trial.epsilon), found.router
     log = drawn(found, logging, target, trial.rows, rng).log
-    seen, method = diagnose(log), Method()
-    interval = (float("nan"),) * 3
-    if not seen.refusals:
-        terms = estimator[DEFAULT]().terms(log, cross_fitted(log)).difference
-        made = METHODS[method.interval](Clustered.of(terms, log.cluster, seen.independent), method.level)
-        interval = (made.value, made.low, made.high)
     truth = found.value(target) - found.value(logging)
-    cell = trial.cell
-    reasons = "; ".join(seen.refusals)
-    return Row(cell.rows, cell.overlap, seed, truth, *interval, seen.ess, seen.carrying, reasons)
+    return told(log).row(trial.cell, seed, truth)
 
 
 def covered(found: Outcomes, trials: Sequence[Trial], draws: int, seed: int = 1) -> list[Coverage]:
@@ -79,7 +68,7 @@ def summary(found: Outcomes) -> dict[str, Any]:
     }
 
 
-def told(cells: Sequence[Coverage]) -> list[dict[str, Any]]:
+def plain(cells: Sequence[Coverage]) -> list[dict[str, Any]]:
     """Return *cells* as plain values, with whether each was judged and failed."""
     return [
         {k: _number(v) for k, v in asdict(c).items()}

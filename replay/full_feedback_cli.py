@@ -70,7 +70,7 @@ def _outcomes(  # noqa: PLR0913 - a command's options
         _write(found, out, (shares[0], rows, seed))
     trials = [bench.Trial(rows, share) for share in shares]
     cells = bench.covered(found, trials, draws, seed) if draws else []
-    answer = bench.summary(found) | {"rows": rows, "draws": draws, "coverage": bench.told(cells)}
+    answer = bench.summary(found) | {"rows": rows, "draws": draws, "coverage": bench.plain(cells)}
     typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2) if as_json else "\n".join(_lines(answer)))
     raise typer.Exit(NO if any(cell.failed for cell in cells) else OK)
 

@@ -38,13 +38,13 @@ def _rows(worlds: int, seed: int, sabotage: str) -> Iterator[Row]:
 def table(cells: Iterable[Coverage]) -> str:
     """Return coverage, width, bias and refusals by cell, as a Markdown table."""
     lines = [
-        "| rows | overlap | worlds | refused | coverage | exact 99.9 % | mean width | bias | |",
-        "|---:|---|---:|---:|---:|---|---:|---:|---|",
+        "| rows | overlap | ratings | worlds | refused | coverage | exact 99.9 % | mean width | bias | |",
+        "|---:|---|---|---:|---:|---:|---|---:|---:|---|",
     ]
     for c in cells:
         word = "outside" if c.failed else "ok" if c.judged else "reported only"
         lines.append(
-            f"| {c.rows} | {c.overlap} | {c.worlds} | {c.refused} | {c.covered:.4f} | "
+            f"| {c.rows} | {c.overlap} | {c.ratings} | {c.worlds} | {c.refused} | {c.covered:.4f} | "
             f"[{c.low:.4f}, {c.high:.4f}] | {c.width:.4f} | {c.bias:+.4f} | {word} |"
         )
     return "\n".join(lines)
@@ -53,7 +53,7 @@ def table(cells: Iterable[Coverage]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run as asked; 0 if every judged cell covers, 1 if not, 2 for bad usage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=2000, help="worlds in each of the nine cells")
+    parser.add_argument("--worlds", type=int, default=2000, help="worlds in each cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sabotage", default="", choices=["", *SABOTAGES])

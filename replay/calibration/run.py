@@ -14,12 +14,11 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor
 
 from replay.bandit import BanditLog
-from replay.calibration.worlds import Cell, truth, world
-from replay.diagnostics import diagnose
-from replay.estimators import Model, estimator
-from replay.evaluation import DEFAULT, Method
-from replay.intervals import METHODS, Clustered
-from replay.reward_model import cross_fitted
+from replay.calibration.worlds import MOST, Cell, truth, world
+from replay.diagnostics import Diagnostics, carrying_rows, diagnose
+from replay.estimators import Model
+from replay.evaluation import Method, Prepared, amiss, prepare
+from replay.intervals import Interval
 
 BAND = (0.93, 0.97)
 CONFIDENCE = 0.999
@@ -32,6 +31,7 @@ class Row:
 
     rows: int
     overlap: str
+    ratings: str
     seed: int
     truth: float
     value: float
@@ -51,6 +51,7 @@ class Coverage:
 
     rows: int
     overlap: str
+    ratings: str
     worlds: int
     refused: int
     covered: float
@@ -58,6 +59,12 @@ class Coverage:
     high: float
     width: float
     bias: float
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        rated = "" if self.ratings == MOST else f", {self.ratings} ratings"
+        return f"{self.rows} rows, {self.overlap} overlap{rated}"
 
     @property
     def judged(self) -> bool:
@@ -97,54 +104,83 @@ def _memorised(log: BanditLog) -> Model:
     return Model(np.stack(columns, axis=1))
 
 
+def _memory(prepared: Prepared) -> Prepared:
+    return replace(prepared, fit=_memorised)
+
+
+def _unrated_counted(prepared: Prepared) -> Prepared:
+    """Count rows and sessions without a reward as evidence, as if each showed its noise."""
+    log = prepared.log
+    rated = replace(log, reward=np.zeros(log.n), observation=np.ones(log.n))
+    found = prepared.diagnostics
+    return replace(
+        prepared,
+        diagnostics=replace(found, carrying=carrying_rows(rated), clusters_observed=found.clusters),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Sabotage:
-    """A planted defect: what it does to the log that is evaluated, and where the reward model comes from."""
+    """A planted defect: what it does to the log that is evaluated, and to what is estimated from."""
 
     log: Callable[[BanditLog], BanditLog] = lambda log: log
-    model: Callable[[BanditLog], Model] = cross_fitted
+    prepared: Callable[[Prepared], Prepared] = lambda prepared: prepared
 
 
 SABOTAGES: Mapping[str, Sabotage] = {
     "wrong_propensity": Sabotage(log=_wrong_propensity),
-    "no_cross_fitting": Sabotage(model=_memorised),
+    "no_cross_fitting": Sabotage(prepared=_memory),
     "no_clusters": Sabotage(log=_no_clusters),
+    "unrated_counted": Sabotage(prepared=_unrated_counted),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the default method says of a log: an interval, or why it is refused."""
+
+    diagnostics: Diagnostics
+    interval: Interval
+    refusals: tuple[str, ...]
+
+    def row(self, cell: Cell, seed: int, true: float) -> Row:
+        """Return it as the row of a world of *cell* in which the difference is *true*."""
+        found, i = self.diagnostics, self.interval
+        told = (true, i.value, i.low, i.high, found.ess, found.carrying, "; ".join(self.refusals))
+        return Row(cell.rows, cell.overlap, cell.ratings, seed, *told)
+
+
+def told(log: BanditLog, planted: Sabotage | None = None) -> Told:
+    """Return what `replay evaluate` would say of *log*, by the same steps; a refused log is not fitted."""
+    planted, method = planted or Sabotage(), Method()
+    log = planted.log(log)
+    none = Interval(float("nan"), float("nan"), float("nan"))
+    prepared = prepare(log, method)
+    if prepared is None:
+        return Told(diagnose(log), none, ("no row can tell",))
+    prepared = planted.prepared(prepared)
+    refusals, interval = prepared.diagnostics.refusals, none
+    if not refusals:
+        interval = prepared.difference(method)
+        refusals = tuple(amiss(log, interval, partly=False))
+    return Told(prepared.diagnostics, none if refusals else interval, refusals)
 
 
 def evaluated(cell: Cell, seed: int, sabotage: Sabotage | None = None) -> Row:
     """Return what the default method says of one world."""
-    planted = sabotage or Sabotage()
-    log = planted.log(world(cell, seed))
-    method = Method()
-    found = diagnose(log)
-    interval = None
-    if not found.refusals:
-        terms = estimator[DEFAULT]().terms(log, planted.model(log)).difference
-        interval = METHODS[method.interval](Clustered.of(terms, log.cluster, found.independent), method.level)
-    nothing = (float("nan"),) * 3
-    return Row(
-        cell.rows,
-        cell.overlap,
-        seed,
-        truth(cell.epsilon),
-        *((interval.value, interval.low, interval.high) if interval is not None else nothing),
-        found.ess,
-        found.carrying,
-        "; ".join(found.refusals),
-    )
+    return told(world(cell, seed), sabotage).row(cell, seed, truth(cell.epsilon))
 
 
 def coverage(cell: Cell, rows: Iterable[Row]) -> Coverage:
     """Return the coverage of *cell* over its *rows* that were not refused."""
-    mine = [row for row in rows if (row.rows, row.overlap) == (cell.rows, cell.overlap)]
+    key = (cell.rows, cell.overlap, cell.ratings)
+    mine = [row for row in rows if (row.rows, row.overlap, row.ratings) == key]
     kept = [row for row in mine if not row.refusals]
     hits = sum(row.low <= row.truth <= row.high for row in kept)
     low, high = _exact(hits, len(kept))
     none = float("nan")
     return Coverage(
-        cell.rows,
-        cell.overlap,
+        *key,
         len(mine),
         len(mine) - len(kept),
         hits / len(kept) if kept else none,
@@ -166,14 +202,14 @@ def problems(cells: Iterable[Coverage]) -> list[str]:
     """Return what is wrong, in words; a run that judged no cell at all has shown nothing."""
     found = list(cells)
     out = [
-        f"{c.rows} rows, {c.overlap} overlap: coverage {c.covered:.4f}, exact 99.9 % interval "
+        f"{c.name}: coverage {c.covered:.4f}, exact 99.9 % interval "
         f"[{c.low:.4f}, {c.high:.4f}] is outside [{BAND[0]}, {BAND[1]}]"
         for c in found
         if c.failed
     ]
     # Where there is plenty of overlap a refusal is a defect too: of the weights, or of the rule.
     out += [
-        f"{c.rows} rows, {c.overlap} overlap: {c.refused} of {c.worlds} worlds refused"
+        f"{c.name}: {c.refused} of {c.worlds} worlds refused"
         for c in found
         if c.overlap == "good" and c.refused > c.worlds / 2
     ]

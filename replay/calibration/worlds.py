@@ -2,7 +2,7 @@
 
 Each world has sessions that keep their model (one draw serves a session for most of its requests), a logging
 policy and rewards that drift, rewards with a lognormal tail, and rewards that are observed with a known
-probability that depends on the reward itself. Rewards depend on features in ways that no linear model has.
+probability that depends on the reward itself: most of them, or few, of a tenth of the sessions. Rewards depend on features in ways that no linear model has.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from replay.bandit import BanditLog, Floats, Ints
+from replay.bandit import BanditLog, Bools, Floats, Ints
 
 ACTIONS = ("small", "medium", "large")
 SIZES = (2000, 6000, 18000)
 OVERLAPS = {"good": 0.6, "fair": 0.35, "poor": 0.1}
 """Share of traffic that is spread evenly over the actions; the rest follows the logging policy's scores."""
+MOST, FEW = "most", "few"
 
 _FEATURES = 4
 _STICKY = 0.9
@@ -27,10 +28,11 @@ _CHUNK = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the calibration: so many rows, so much overlap."""
+    """One cell of the calibration: so many rows, so much overlap, and most or few of the rewards observed."""
 
     rows: int
     overlap: str
+    ratings: str = MOST
 
     @property
     def epsilon(self) -> float:
@@ -38,7 +40,10 @@ class Cell:
         return OVERLAPS[self.overlap]
 
 
-CELLS = tuple(Cell(rows, overlap) for rows in SIZES for overlap in OVERLAPS)
+CELLS = (
+    *(Cell(rows, overlap) for rows in SIZES for overlap in OVERLAPS),
+    *(Cell(rows, overlap, FEW) for rows in SIZES[1:] for overlap in OVERLAPS),
+)
 
 
 def world(cell: Cell, seed: int) -> BanditLog:
@@ -57,8 +62,11 @@ def world(cell: Cell, seed: int) -> BanditLog:
     noise = rng.lognormal(0.0, 1.0, cell.rows) - np.exp(0.5)
     effect = rng.normal(size=(sessions, len(ACTIONS)))[cluster, taken]
     reward = _mean(x, time)[rows, taken] + 1.3 * effect + 0.3 * noise
-    shown_with = 0.35 + 0.6 / (1.0 + np.exp(-reward))
-    shown = rng.random(cell.rows) < shown_with
+    if cell.ratings == FEW:
+        shown_with, shown = _sessions_rated(reward, cluster, rng)
+    else:
+        shown_with = 0.35 + 0.6 / (1.0 + np.exp(-reward))
+        shown = rng.random(cell.rows) < shown_with
     return BanditLog(
         actions=ACTIONS,
         taken=taken,
@@ -82,6 +90,13 @@ def truth(epsilon: float) -> float:
         x, time = rng.normal(size=(_CHUNK, _FEATURES)), rng.random(_CHUNK)
         total += float(((_target(x) - _logging(x, time, epsilon)) * _mean(x, time)).sum())
     return total / _TRUTH_ROWS
+
+
+def _sessions_rated(reward: Floats, cluster: Ints, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Return with which probability, and whether, each row's reward is observed: all of a session or none."""
+    mean = np.bincount(cluster, reward) / np.bincount(cluster)
+    rate = 0.05 + 0.1 / (1.0 + np.exp(-mean))
+    return rate[cluster], (rng.random(len(rate)) < rate)[cluster]
 
 
 def _sessions(rows: int, rng: np.random.Generator) -> Ints:
