@@ -111,10 +111,10 @@ def ess(weight: Floats) -> float:
 def carrying_rows(log: BanditLog) -> float:
     """Return (sum E[v])^2 / sum E[v^2], v = ((w-1)/observation)^2: so many equally large terms vary as much.
 
-    All rows of *log* have a reward; one that is observed rarely stands for many, and its noise with them.
-        Rows on which the policies agree say nothing about their difference, however many they are. Where the
-        logging policy is known the expectations are over its choices, so that the number does not depend on what
-        it happened to take: refusing by what was drawn leaves the luckier logs, whose intervals miss (measured).
+    All rows of *log* have a reward; one that is observed rarely stands for many, and so does its noise.
+    Rows on which the policies agree say nothing about their difference, however many they are. Where the
+    logging policy is known the expectations are over its choices, so that the number does not depend on what
+    it happened to take: refusing by what was drawn leaves the luckier logs, whose intervals miss (measured).
     """
     if log.logged is None:
         off = ((log.weight - 1.0) * log.inverse_observation) ** 2

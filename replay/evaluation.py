@@ -92,9 +92,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is estimated from: the rows that can tell, which of the log's they are (n), and how to fit a model.
+    """What is estimated from: the rows that can tell, which of the log's they are (n), and a model.
 
-    Nothing is fitted before the model is asked for: whoever is told by the diagnostics to refuse may do so first.
+    Nothing is fitted before the model is asked for, so that a log may be refused without.
     """
 
     log: BanditLog

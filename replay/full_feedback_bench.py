@@ -15,7 +15,6 @@ import replay.estimators
 from replay.calibration.run import BAND, Coverage, Row, coverage, told
 from replay.calibration.worlds import Cell
 from replay.estimators import estimator
-from replay.evaluation import Method
 from replay.full_feedback import Outcomes, drawn
 
 

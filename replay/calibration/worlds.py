@@ -2,7 +2,8 @@
 
 Each world has sessions that keep their model (one draw serves a session for most of its requests), a logging
 policy and rewards that drift, rewards with a lognormal tail, and rewards that are observed with a known
-probability that depends on the reward itself: most of them, or few, of a tenth of the sessions. Rewards depend on features in ways that no linear model has.
+probability that depends on the reward itself: most of them, or few, those of a tenth of the sessions.
+Rewards depend on features in ways that no linear model has.
 """
 
 from __future__ import annotations

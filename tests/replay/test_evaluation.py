@@ -268,6 +268,18 @@ def test_intervals_of_few_ratings_are_rarely_wrong() -> None:
     assert set(words) == {"not_enough_evidence"}
 
 
+def test_rows_that_are_rarely_rated_carry_the_noise_of_many() -> None:
+    """Ratings of one in fifty stand for fifty each: beside common ones, these few carry the difference."""
+    log = explored(2, 1.0)
+    rare = np.arange(log.n) % 50 == 0
+    rate = np.where(rare, 0.02, 1.0)
+    found = diagnose(replace(log, observation=rate)).carrying
+
+    assert diagnose(log).carrying == pytest.approx(278, rel=0.05)
+    assert found < 10
+    assert diagnose(replace(log, observation=rate, logged=None)).carrying < 15
+
+
 def test_sessions_without_a_reward_are_not_counted() -> None:
     """A log of 300 sessions of which some fifteen were rated is one of fifteen, and says so."""
     found = evaluate(explored(4, 0.05, sessions=300), Method())

@@ -9,7 +9,7 @@ import pytest
 
 import replay.estimators
 from replay.calibration.run import SABOTAGES, Row, coverage, evaluated, problems
-from replay.calibration.worlds import CELLS, Cell, truth, world
+from replay.calibration.worlds import CELLS, FEW, Cell, truth, world
 from replay.estimators import estimator
 
 estimator.load(replay.estimators)
@@ -33,6 +33,27 @@ def test_a_world_has_what_makes_evaluation_hard() -> None:
     same = log.taken[1:] == log.taken[:-1]
     within = log.cluster[1:] == log.cluster[:-1]
     assert same[within].mean() > same[~within].mean() + 0.2
+
+
+def test_a_world_of_few_ratings_has_those_of_a_tenth_of_the_sessions() -> None:
+    """A session rates all of its answers or none, with a known probability that makes up for the rest."""
+    log = world(Cell(18000, "poor", FEW), 1)
+    sessions = int(log.cluster.max()) + 1
+
+    assert 0.07 < log.observed.mean() < 0.13
+    assert len(np.unique(log.cluster[log.observed])) < 0.13 * sessions
+    assert not set(log.cluster[log.observed]) & set(log.cluster[~log.observed])
+    assert log.inverse_observation.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_few_ratings_are_refused_unless_what_is_not_rated_counts() -> None:
+    """The defect of counting rows without a reward is seen: it gives intervals where there are none."""
+    cell = Cell(18000, "poor", FEW)
+    right, wrong = (evaluated(cell, 1, SABOTAGES.get(name)) for name in ("", "unrated_counted"))
+
+    assert "rows carry the difference" in right.refusals
+    assert wrong.refusals == ""
+    assert wrong.low < wrong.high
 
 
 @pytest.mark.timeout(300)
@@ -70,6 +91,6 @@ def test_refusing_every_world_with_good_overlap_is_a_problem() -> None:
 
 
 def test_every_cell_has_a_truth() -> None:
-    """Nine cells, and differences worth finding."""
-    assert len(CELLS) == 9
+    """Fifteen cells, and differences worth finding."""
+    assert len(CELLS) == 15
     assert len({round(truth(cell.epsilon), 6) for cell in CELLS}) == 3
