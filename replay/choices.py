@@ -6,7 +6,7 @@ Of a request the first decision counts. Everything that is left out, or is not t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agents.errors import InvalidRecord
 from agents.policy import Policy
 from replay.bandit import Bools, Floats, Ints
 from replay.bills import Bill, Bills
@@ -102,6 +103,7 @@ class Choices:
     clustered_by: str
     lacking: Counter[str]
     logging_policies: tuple[str, ...]
+    dropped: Mapping[str, Mapping[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return what is told of the log."""
@@ -113,11 +115,21 @@ class Choices:
             "reward_sources": list(self.sources),
             "clustered_by": self.clustered_by,
             "logging_policies": list(self.logging_policies),
+            "dropped": {name: dict(gone) for name, gone in self.dropped.items()},
         }
 
 
 def choices(logged: Logged, wanted: Wanted) -> Choices:
-    """Return the choices of *logged* under *wanted*; raises `InvalidRecord` for ambiguous feedback."""
+    """Return the choices of *logged* under *wanted*; raises `InvalidRecord` for ambiguous feedback.
+
+    Also where a failure is to be a reward and answers were dropped by age: what was dropped looks like one.
+    """
+    dropped = logged.dropped()
+    if wanted.failed is not None and "completions" in dropped:
+        raise InvalidRecord(
+            f"{dropped['completions']['rows']:,} rows of completions were dropped by retention, and their "
+            "requests look as if nobody had answered: leave out --failed-reward, or take a log that is whole"
+        )
     rated = rewards(logged.feedback(), wanted.metric, wanted.source)
     gathered = _Gathered(Decider(wanted.policy))
     counts = Counts(repeated_ratings=rated.repeated, unusable_ratings=rated.unusable)
@@ -127,7 +139,7 @@ def choices(logged: Logged, wanted: Wanted) -> Choices:
         for batch in logged.batches(partition, MORE):
             gathered.add(batch, known, first, counts)
         counts.never_decided += len(first.given_up)
-    return _table(gathered, rated, wanted, counts)
+    return _table(gathered, rated, wanted, counts, dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +271,13 @@ class _Gathered:
         self._put("fallback", [bool(b) and b != c for b, c in zip(by, chosen, strict=True)])
 
 
-def _table(gathered: _Gathered, rated: Rewards, wanted: Wanted, counts: Counts) -> Choices:
+def _table(
+    gathered: _Gathered,
+    rated: Rewards,
+    wanted: Wanted,
+    counts: Counts,
+    dropped: Mapping[str, Mapping[str, Any]],
+) -> Choices:
     seen = gathered.table
     ids, time = ids_of(seen["request_id"]), _numpy(seen, "time")
     counts.unmatched_ratings = int((~np.isin(rated.ids, ids)).sum())
@@ -300,6 +318,7 @@ def _table(gathered: _Gathered, rated: Rewards, wanted: Wanted, counts: Counts) 
         clustered_by,
         +gathered.decider.lacking,
         tuple(sorted(set(seen["policy_hash"].to_pylist()))),
+        dropped,
     )
 
 

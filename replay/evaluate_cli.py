@@ -84,6 +84,10 @@ def _evaluate(  # noqa: PLR0913 - a command's options
             f"--model is one of {', '.join(report.KINDS)}; --interval one of {', '.join(report.METHODS)}; "
             "--detect is positive"
         )
+    if slices and interval != "clustered_t":
+        raise _refused(
+            "--slice judges by clustered_t alone, whose p-values are adjusted; leave out --interval"
+        )
     method = report.Method(interval=interval, model=report.KINDS[model], detect=detect, seed=seed)
     if (table is None) == (log is None) or (log is None) != (policy is None):
         raise _refused("give --table FILE, or --log LOG and --policy FILE")

@@ -32,12 +32,14 @@ class Unreachable:
 class Logs:
     """The traffic of a log under its policy and another, and what is known of its volume and prices.
 
-    `usd` is, by decision, what a request that explores costs more on average.
+    By decision, `usd` is what a request that explores costs more on average, and `charged` what of it the
+    cap pays: a trial that is cheaper than what it replaces is a saving, which is not credited.
     """
 
     traffic: tuple[Traffic, ...]
     unreachable: tuple[Unreachable, ...]
     usd: Mapping[str, float]
+    charged: Mapping[str, float]
     decisions: int
     days: float
 
@@ -47,11 +49,18 @@ class Logs:
         return self.decisions / self.days if self.days > 0.0 else None
 
     def extra_usd(self, epsilon: float, rows: int) -> float:
-        """Return what exploring with *epsilon* costs more over *rows* requests, in USD."""
+        """Return what exploring with *epsilon* costs more over *rows* requests, net, in USD."""
+        return self._over(self.usd, epsilon, rows)
+
+    def charged_usd(self, epsilon: float, rows: int) -> float:
+        """Return what of that is charged to the cap, as `agents.exploration.Account` does."""
+        return self._over(self.charged, epsilon, rows)
+
+    def _over(self, usd: Mapping[str, float], epsilon: float, rows: int) -> float:
         at = {each.decision: 0.0 for each in self.traffic}
         for each in self.traffic:
             at[each.decision] += each.share if each.explored else 0.0
-        return rows * epsilon * sum(share * self.usd.get(name, 0.0) for name, share in at.items())
+        return rows * epsilon * sum(share * usd.get(name, 0.0) for name, share in at.items())
 
 
 def logs_of(found: Comparison, current: Policy, new: Policy) -> Logs:
@@ -71,6 +80,7 @@ def logs_of(found: Comparison, current: Policy, new: Policy) -> Logs:
         explored,
         tuple(_unreachable(current, explored)),
         {name: _usd(found, current, name, models) for name, models in tried.items() if models},
+        {name: _charged(found, current, name, models) for name, models in tried.items() if models},
         found.decisions,
         span / _DAY_MS,
     )
@@ -144,6 +154,18 @@ def _usd(found: Comparison, current: Policy, decision: str, models: tuple[str, .
     own = _odds(current, Outcome(_ROUTED, "", decision, ""))
     tried = sum(_price(found, current, decision, model) for model in models) / len(models)
     return tried - sum(p * _price(found, current, decision, model) for model, p in own.items())
+
+
+def _charged(found: Comparison, current: Policy, decision: str, models: tuple[str, ...]) -> float:
+    """Return what a request that explores *models* is charged on average; savings are not credited."""
+    if rule_of(current, decision) is None:
+        return 0.0
+    own = [
+        (p, _price(found, current, decision, model))
+        for model, p in _odds(current, Outcome(_ROUTED, "", decision, "")).items()
+    ]
+    tried = [_price(found, current, decision, model) for model in models]
+    return sum(p * max(0.0, usd - now) for p, now in own for usd in tried) / len(tried)
 
 
 def _price(found: Comparison, policy: Policy, decision: str, model: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +35,7 @@ def planned(found: Comparison, current: Policy, new: Policy, terms: Terms) -> Js
     """Return the plan for *new* over traffic such as that of *found*, which *current* decided."""
     logs = logs_of(found, current, new)
     per_day = terms.per_day or logs.per_day
-    answer = _answer(logs.traffic, terms, per_day, logs.extra_usd)
+    answer = _answer(logs.traffic, terms, per_day, logs)
     listed = [asdict(each) for each in logs.unreachable]
     return {
         "policy": new.hash,
@@ -72,12 +72,10 @@ def _answer(
     traffic: Sequence[Traffic],
     terms: Terms,
     per_day: float | None,
-    extra_usd: Callable[[float, int], float] | None,
+    logs: Logs | None,
 ) -> Json:
     changed = changed_share(traffic)
-    options = [
-        _option(each, per_day, extra_usd) for e in EPSILONS if (each := option(traffic, e, terms.wanted))
-    ]
+    options = [_option(each, per_day, logs) for e in EPSILONS if (each := option(traffic, e, terms.wanted))]
     in_time = [each for each in options if each["days"] is not None and each["days"] <= terms.within_days]
     count = pairs(changed, terms.wanted.detect) if changed > 0.0 else 0
     return {
@@ -94,19 +92,20 @@ def _answer(
     }
 
 
-def _option(found: Option, per_day: float | None, extra: Callable[[float, int], float] | None) -> Json:
+def _option(found: Option, per_day: float | None, logs: Logs | None) -> Json:
+    """Return *found* with its days, what it costs net (`usd`), and what a day is charged to the cap."""
     days = found.rows / per_day if per_day else None
-    usd = extra(found.epsilon, found.rows) if extra is not None else None
-    daily = None if usd is None or per_day is None else max(0.0, extra(found.epsilon, 1) * per_day)  # type: ignore[misc]
+    usd = None if logs is None else logs.extra_usd(found.epsilon, found.rows)
+    daily = None if logs is None or per_day is None else logs.charged_usd(found.epsilon, 1) * per_day
     return asdict(found) | {"days": days, "usd": usd, "usd_per_day": daily}
 
 
 def _section(logs: Logs, chosen: Json | None, per_day: float | None) -> Json | None:
-    """Return the section of a policy that explores as planned, with a cap of twice what is expected."""
+    """Return the section of a policy that explores as planned, its cap twice what is expected of it."""
     if chosen is None:
         return None
     tried = {each.decision: each.explored for each in logs.traffic if each.explored}
-    cap = 2.0 * (logs.extra_usd(chosen["epsilon"], 1) * (per_day or 0.0))
+    cap = 2.0 * (logs.charged_usd(chosen["epsilon"], 1) * (per_day or 0.0))
     decisions = {
         name: {"epsilon": chosen["epsilon"], "candidates": list(models)}
         for name, models in sorted(tried.items())

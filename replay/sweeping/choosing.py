@@ -2,7 +2,7 @@
 
 The threshold is chosen on one half of the clusters and judged on the other, so that the best of many does
 not look better than it is. Intervals are percentiles of a bootstrap over clusters (Davison and Hinkley 1997,
-ch. 3).
+ch. 3), or where that has no spread, at rates of 0 and 1, exact (Clopper and Pearson 1934) over the clusters.
 """
 
 from __future__ import annotations
@@ -109,12 +109,19 @@ def propose(
                 f"a half of the labels has {few} clusters of one kind, fewer than {FEWEST}: label about "
                 f"{2 * (FEWEST - few)} more"
             )
-    sure = np.ones((1, len(one.positives)))
-    chosen = int(_best(one.drawn(sure), most_alarms)[0])
+    sure = one.drawn(np.ones((1, len(one.positives))))
+    chosen = int(_best(sure, most_alarms)[0])
     drawn = np.concatenate([_best(one.drawn(w), most_alarms) for w in _weights(len(one.positives), random)])
     ends = np.quantile(np.asarray(values)[drawn], (_TAIL, 1.0 - _TAIL))
     now = int(np.searchsorted(values, current))
     judged = _judged(other, (chosen, now), random)
+    if most_alarms is not None:
+        least, there = float(sure.false_alarms[0, chosen]), judged[1].low
+        if max(least, there) > most_alarms:
+            return (
+                f"no threshold of those swept keeps false alarms to {most_alarms:g}: at {values[chosen]:g} "
+                f"they are {least:.4g} on one half of the labels and at least {there:.4g} on the other"
+            )
     rule = (
         "largest difference of both rates" if most_alarms is None else f"false alarms at most {most_alarms:g}"
     )
@@ -160,12 +167,24 @@ def _judged(counts: _Counts, steps: tuple[int, int], random: np.random.Generator
     alarms = np.concatenate([rates.false_alarms for rates in drawn])
     found = []
     for step in steps:
-        found += [_interval(sure.caught[0, step], caught[:, step])]
-        found += [_interval(sure.false_alarms[0, step], alarms[:, step])]
+        found += [_rate(sure.caught[0, step], caught[:, step], counts.positives)]
+        found += [_rate(sure.false_alarms[0, step], alarms[:, step], counts.negatives)]
     worth, all_worth = sure.caught - sure.false_alarms, caught - alarms
     better = worth[0, steps[0]] - worth[0, steps[1]]
     found.append(_interval(better, all_worth[:, steps[0]] - all_worth[:, steps[1]]))
     return tuple(found)
+
+
+def _rate(value: float, draws: Floats, rows: Floats) -> Interval:
+    """Return the interval of a rate over clusters that have *rows* of its kind each.
+
+    No draw differs from a rate of 0 or 1, so its open end is then what as many clusters rule out at most.
+    """
+    found = _interval(value, draws)
+    least = _TAIL ** (1.0 / int((rows > 0.0).sum()))
+    low = min(found.low, least) if value >= 1.0 else found.low
+    high = max(found.high, 1.0 - least) if value <= 0.0 else found.high
+    return Interval(found.value, low, high)
 
 
 def _interval(value: float, draws: Floats) -> Interval:

@@ -47,8 +47,8 @@ class Labels:
         return found
 
     def of(self, leaf: str) -> Mapping[tuple[int, int], tuple[bool, str]]:
-        """Return the labels of signal *leaf*."""
-        return self.by_signal.get(leaf) or self.by_signal.get("", {})
+        """Return the labels of signal *leaf*: those that name it, else those that name none."""
+        return {**self.by_signal.get("", {}), **self.by_signal.get(leaf, {})}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agents.decision import REQUESTED_MODEL, decide
+from agents.errors import InvalidRecord
 from agents.policy import Policy
 from replay.cases import Case, cases
 from replay.choices import Choices, Wanted, choices
@@ -131,6 +132,24 @@ def test_failed_requests_get_the_reward_that_is_stated(builder: LogBuilder) -> N
 
     assert rows
     assert all((row["reward"], row["observation"]) == (-1.0, 1.0) for row in rows if row["reward"] < 0.0)
+
+
+class Aged(KeptLog):
+    """A log of which some answers were dropped by age."""
+
+    def dropped(self) -> dict[str, dict[str, object]]:
+        """Return what was dropped."""
+        return {"completions": {"files": 1, "rows": 40, "from": "2026-09-01", "to": "2026-09-02"}}
+
+
+def test_answers_that_retention_dropped_are_no_failures(builder: LogBuilder) -> None:
+    """They are not told from requests that nobody answered, so failures get no reward there; it is told."""
+    aged = Aged(MemoryLog(builder.envelopes, builder.policies))
+    with pytest.raises(InvalidRecord, match="40 rows of completions were dropped by retention"):
+        choices(aged, Wanted(of(POLICY_YAML), failed=-1.0))
+
+    assert choices(aged, Wanted(of(POLICY_YAML))).as_json()["dropped"]["completions"]["rows"] == 40
+    assert made(builder, of(POLICY_YAML)).as_json()["dropped"] == {}
 
 
 def test_columns_of_the_table_are_those_that_are_documented(builder: LogBuilder) -> None:

@@ -179,3 +179,13 @@ def test_what_is_wrong_with_the_whole_log_refuses_its_slices(tmp_path: Path, nam
     assert {each["verdict"] for each in told["slices"]} == {"not_enough_evidence"}
     assert all(any(reason in why for why in each["refusals"]) for each in told["slices"])
     assert all(each["p"] is None for each in told["slices"])
+
+
+@pytest.mark.parametrize(("interval", "code"), [("clustered_t", 0), ("bootstrap_t", 2)])
+def test_slices_take_no_interval_of_another_kind(tmp_path: Path, interval: str, code: int) -> None:
+    """Their p-values are of one statistic; an interval that would be ignored is refused."""
+    table = as_table(log(1, gain=2.0)).append_column("tenant", pa.array(["a"] * SLICES * PER))
+    found, _, err = evaluated(tmp_path, table, "--slice", "tenant", "--interval", interval)
+
+    assert (found == 2) == (code == 2)
+    assert ("--slice judges by clustered_t alone" in err) == (code == 2)
