@@ -18,6 +18,7 @@ from replay.bandit import BanditLog
 from replay.estimators import Model, estimator
 from replay.evaluation import Method, evaluate
 from replay.plan import Traffic, Wanted, factor, option, pairs
+from replay.plan_log import Logs
 from signalbox import app
 from tests.replay.logs import POLICY_YAML, LogBuilder, kept
 
@@ -122,6 +123,18 @@ def test_rows_that_carry_are_rows_with_a_reward() -> None:
 
     assert coarse[1].rows >= plan.LEAST_CARRYING * fourth / second**2 / 0.05
     assert coarse[1].rows == pytest.approx(20 * coarse[0].rows, rel=0.01)
+
+
+def test_a_saving_in_one_decision_does_not_lower_what_another_is_charged() -> None:
+    """Trials that cost as much more here as they save there cost nothing on balance, but are charged for."""
+    traffic = (
+        Traffic("dearer", 0.5, {"x": 1.0}, {"y": 1.0}, ("y",)),
+        Traffic("cheaper", 0.5, {"y": 1.0}, {"x": 1.0}, ("x",)),
+    )
+    logs = Logs(traffic, (), {"dearer": 0.01, "cheaper": -0.01}, {"dearer": 0.01, "cheaper": 0.0}, 100, 1.0)
+
+    assert logs.extra_usd(0.1, 1000) == pytest.approx(0.0)
+    assert logs.charged_usd(0.1, 1000) == pytest.approx(0.5)
 
 
 def test_its_limits_are_those_of_the_verdict() -> None:
