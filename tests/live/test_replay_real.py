@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from infra.local.state import read_state
 from replay.archive_files import Files
 from replay.archive_rows import table_name
 from schemas.logdir import LogDir
 from tests.architecture.repository import ROOT
+from tests.live.held_s3 import HeldS3, held_s3
 from tests.replay.test_archive import naive, rows
 
 pytestmark = [
@@ -35,7 +34,7 @@ pytestmark = [
     pytest.mark.usefixtures("kafka_jars", "triton_environment"),
 ]
 
-WAVES, LINES = 3, 40
+LINES = 40
 SECRET = "a-secret-of-this-test"
 NOBODY = "127.0.0.1:1"
 PATIENCE_S = 150.0
@@ -70,6 +69,14 @@ RENAMED = LOGGED.replace("name: maths", "name: arithmetic")
 """The same policy, but that no log holds its embedding signal: backfilled, it decides as the other did."""
 
 
+AIMS: tuple[Callable[[str, bool], bool], ...] = (
+    lambda path, copies: "/_commits/" in path and not copies,  # rows are written, nothing is committed
+    lambda path, copies: "/_commits/" in path and copies,  # it becomes committed, its files are still hidden
+    lambda path, copies: path.endswith(".parquet") and copies,  # a file has both of its names
+)
+"""Writes of the archive's worker, by path and whether they copy: it is killed before it hears of them."""
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that ended: its exit code, its JSON object, what it said."""
@@ -94,12 +101,11 @@ def command(*arguments: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Scene:
-    """A running stack whose traffic is over: its folder, what `up` printed, its archive, and the kills."""
+    """A running stack whose traffic is over: its folder, what `up` printed, and its archive."""
 
     folder: Path
     up: dict[str, Any]
     archive: str
-    kills: int = 0
 
     @property
     def ways(self) -> dict[str, tuple[str, ...]]:
@@ -135,25 +141,21 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The place of an archive on a server that speaks the S3 API; credentials are in the environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    # The scheme is that of the server of this test.
-    with urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/traffic", method="PUT")):
-        pass
-    with pytest.MonkeyPatch.context() as patch:
+def store() -> Iterator[tuple[HeldS3, str]]:
+    """A server of the S3 API and the place of an archive on it; credentials are in the environment."""
+    with held_s3() as (s3, url), pytest.MonkeyPatch.context() as patch:
+        # The scheme is that of the server of this test.
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/traffic", method="PUT")):  # noqa: S310
+            pass
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        yield f"s3://traffic/some/folder?endpoint=http://{host}:{port}"
-    server.stop()
+        yield s3, f"s3://traffic/some/folder?endpoint={url}"
 
 
 @pytest.fixture(scope="module")
-def scene(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(store: tuple[HeldS3, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Start the stack, send the traffic in waves, and kill the archive's worker in the midst of each."""
-    folder = tmp_path_factory.mktemp("replay")
+    folder, (s3, place) = tmp_path_factory.mktemp("replay"), store
     for name, text in (("logged", LOGGED), ("renamed", RENAMED)):
         (folder / f"{name}.yaml").write_text(text)
     where = ("--dir", str(folder / "stack"))
@@ -161,35 +163,35 @@ def scene(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sce
         for name, value in (("FLUSH_S", "0.2"), ("CARE_S", "2"), ("BODIES", "true")):
             patch.setenv(f"SIGNALBOX_ARCHIVE_{name}", value)
         patch.setenv("SIGNALBOX_PARTITIONS", "2")
-        started = call(
-            "up", "--workers", "--policy", str(folder / "logged.yaml"), "--archive", bucket, *where
-        )
+        started = call("up", "--workers", "--policy", str(folder / "logged.yaml"), "--archive", place, *where)
     assert started.code == 0, started.said
-    found = Scene(folder, started.report, bucket)
+    found = Scene(folder, started.report, place)
     try:
-        yield Scene(folder, started.report, bucket, sum(wave(found, number) for number in range(WAVES)))
+        for number in range(len(AIMS)):
+            wave(found, s3, number)
+        yield found
     finally:
         call("down", *where)
 
 
-def wave(scene: Scene, number: int) -> int:
-    """Send a part of the requests, and kill the archive's worker once it writes; return how often."""
-    files, before = Files(scene.archive), archiver(scene)
+def wave(scene: Scene, s3: HeldS3, number: int) -> None:
+    """Send a part of the requests, and kill the archive's worker at the write that is aimed at."""
+    before = archiver(scene)
     lines = (ROOT / "infra/demo/requests.jsonl").read_bytes().splitlines(keepends=True)
     file = scene.folder / f"in-{number}.jsonl"
     file.write_bytes(b"".join(lines[number * LINES : (number + 1) * LINES]))
     options = ["--out", str(scene.folder / "out.jsonl"), "--run", f"wave-{number}", "--wait"]
     options += ["--keep-log", str(scene.folder / "log"), "--dir", str(scene.folder / "stack")]
-    written = set(files.names())
+    s3.hold(AIMS[number])
     with subprocess.Popen(
         command("submit", str(file), *options), cwd=ROOT, stdout=subprocess.DEVNULL
     ) as sending:
-        until(lambda: set(files.names()) - written, "a file of the archive")
-        time.sleep(random.Random(number).uniform(0, 0.2))
+        assert s3.wait(), f"nothing was written that is aimed at: {number}"
         os.kill(before, signal.SIGKILL)
+        until(lambda: archiver(scene) != before, "the end of the archive's worker")
+        s3.let_go()
         assert sending.wait(PATIENCE_S) in {0, 1}  # 1: lines of the file that are refused
     until(lambda: archiver(scene) not in {0, before}, "the next life of the archive's worker")
-    return 1
 
 
 def archiver(scene: Scene) -> int:
@@ -213,8 +215,7 @@ def test_every_record_is_a_row_once_though_the_worker_was_killed_as_it_wrote(sce
     files, wanted = Files(scene.archive), scene.kept()
     until(lambda: len(rows(files)) >= len(wanted), "the rest of the archive")
 
-    assert scene.kills == WAVES
-    assert len([row for row in wanted if row[0] == "decisions"]) > WAVES * LINES * 0.9
+    assert len([row for row in wanted if row[0] == "decisions"]) > len(AIMS) * LINES * 0.9
     assert rows(files) == wanted
     assert naive(files) == wanted
 
@@ -262,7 +263,7 @@ def test_triton_computes_the_signals_that_the_traffic_lacks(scene: Scene) -> Non
     assert (answer["unknown_share"], answer["changed"]) == (0.0, 0)
     filled = {name: count for name, count in answer["backfill"].items() if count}
     assert filled == dict.fromkeys(("lacking", "observed", "signals"), filled["lacking"])
-    assert filled["lacking"] > WAVES * LINES * 0.9
+    assert filled["lacking"] > len(AIMS) * LINES * 0.9
     assert any(row["from"] == row["to"] == "sums" for row in answer["decision_matrix"])
 
 
