@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from agents.errors import ConfigError
 from replay.archive_commits import Commit, Gone, Place, Stored, commits_in, file_name, put_commit, together
+from replay.archive_encoding import encoding
 from replay.archive_files import GROUP, Files, hidden
 from replay.archive_rows import KINDS, POLICIES
 from schemas.topics import BY_NAME, signals_topic
@@ -141,7 +142,7 @@ def _written(files: Files, name: str, parts: Sequence[tuple[Commit, Stored]]) ->
     schema = pa.unify_schemas([file.schema_arrow for _, file in opened])
     out = pa.BufferOutputStream()
     rows, size, spans = 0, 0, []
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(out, schema, **encoding(schema)) as writer:
         for table in _groups(opened, schema):
             writer.write_table(table, row_group_size=GROUP)
             rows, size = rows + len(table), size + table.nbytes

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from replay.archive_encoding import encoding
 from replay.archive_place import filesystem_at
 
 _HIDDEN = "_new-"
@@ -59,7 +60,7 @@ class Files:
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write *table* for *name*, hidden."""
         out = pa.BufferOutputStream()
-        pq.write_table(table, out, row_group_size=GROUP, compression="zstd")
+        pq.write_table(table, out, row_group_size=GROUP, **encoding(table.schema))
         self.put_hidden(name, memoryview(out.getvalue()))
 
     def put_hidden(self, name: str, data: bytes | memoryview) -> None:
