@@ -2,7 +2,7 @@
 
 One side is the log, or a policy; the other a policy. Only the cells are kept (tenant, outcome before,
 outcome after), and what tells repeats. What reads the log may hold more of a partition: of a kept log its
-signals and completions, of any log what was observed in shadow alone.
+signals and completions, and what was observed in shadow alone.
 """
 
 from __future__ import annotations

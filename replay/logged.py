@@ -25,7 +25,7 @@ from replay.archive_care import summed
 from replay.archive_commits import MANIFEST, Commit, Manifest, commits_in
 from replay.archive_files import Files
 from replay.archive_rows import KINDS, NOBODY, Row, table_of
-from replay.archive_shadow import COLUMNS, Beside, beside_of, joined
+from replay.archive_shadow import COLUMNS, Aside, about
 from replay.archiver import CHUNK
 from replay.asked import requests_in
 from replay.bills import JOB, PAID, Part
@@ -182,7 +182,7 @@ class ArchivedLog:
     ) -> Iterator[Batch]:
         """Yield the decisions of *partition* in order, a row group at a time."""
         columns = [*_COLUMNS, *(_OBSERVED + name for name in FIELDS if name in seen), *more]
-        beside = self._beside(partition)
+        aside = self._aside(partition)
         for commit in self._of(DECISIONS, partition):
             for stored in commit.files:
                 tenant = unquote(stored.folder.split("/tenant=")[1])
@@ -191,20 +191,22 @@ class ArchivedLog:
                     table = _unskipped(file.read_row_group(group, columns=columns, use_threads=False), commit)
                     whose = np.zeros(len(table), dtype=np.int64)
                     signals = whole(table["observations"])
-                    yield Batch(whose, [tenant], table, joined(table, signals, beside) if beside else signals)
+                    yield Batch(whose, [tenant], table, aside.joined(table, signals))
 
-    def _beside(self, partition: int) -> Beside:
+    def _aside(self, partition: int) -> Aside:
         """Return what was observed in shadow alone, where any policy asks for that."""
         if not any("shadow_signals" in text for text in self.policies().values()):
-            return {}
+            return Aside([])
         commits = [
             c for c in self._commits if c.topic.startswith(signals_topic("")) and c.partition == partition
         ]
-        files = ((commit, stored) for commit in commits for stored in commit.files)
-        return beside_of(
-            _unskipped(self._files.parquet(stored.name, []).read(columns=COLUMNS), commit)
-            for commit, stored in files
+        files = [(commit, stored.name) for commit in commits for stored in commit.files]
+        return Aside(
+            [Part(partial(self._sets, *each), about(self._files.parquet(each[1], []))) for each in files]
         )
+
+    def _sets(self, commit: Commit, name: str) -> pa.Table:
+        return _unskipped(self._files.parquet(name, []).read(columns=COLUMNS), commit)
 
     def requests(self, partition: int) -> Iterator[pa.Table]:
         """Yield the requests of *partition*, a file at a time; whose they are if bodies were kept."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+
+import pyarrow as pa
 
 from agents.policy import Policy
 from replay.archive import Source, archive
 from replay.archive_files import Files
+from replay.archive_shadow import COLUMNS, Aside, about, beside_of
+from replay.bills import Part
 from replay.comparison import compare
 from replay.comparison_report import report
 from replay.decide import decide_again
-from replay.logged import ArchivedLog, KeptLog
+from replay.logged import ArchivedLog, KeptLog, places
 from replay.view import MemoryLog
 from schemas.topics import signals_topic
 from tests.replay.logs import POLICY_YAML, LogBuilder
@@ -63,6 +68,41 @@ def test_an_archive_and_its_log_know_what_was_observed_in_shadow(tmp_path: objec
     assert (kept["decisions"], kept["unknown"]) == (COUNT, COUNT // 2)
     assert kept["unknown_signals"] == {"embedding:maths": COUNT // 2}
     assert {row["to"] for row in kept["decision_matrix"]} >= {"maths", "code-help"}
+
+
+def test_an_archive_reads_what_was_in_shadow_as_far_as_decisions_need_it(tmp_path: object) -> None:
+    """Of files of sets those about the requests at hand, each once; what is joined is what all say."""
+    builder = logged()
+    files = Files(f"{tmp_path}/archive")
+    archive(Source(MemoryLog(builder.envelopes, builder.policies), "c", "signalbox"), files, chunk=16)
+    read: list[str] = []
+
+    def load(name: str) -> pa.Table:
+        read.append(name)
+        return files.parquet(name, []).read(columns=COLUMNS)
+
+    names = [name for name in files.names("signals") if name.split("-")[-3] == "1"]
+    spans = {name: about(files.parquet(name, [])) for name in names}
+    aside = Aside([Part(partial(load, name), spans[name]) for name in names])
+    at_once = beside_of(files.parquet(name, []).read(columns=COLUMNS) for name in names)
+    met = 0
+    for batch in ArchivedLog(files).batches(1):
+        before = len(read)
+        bare = pa.array([[]] * len(batch.decisions), batch.signals.type)
+        found = aside.joined(batch.decisions, bare).to_pylist()
+        offsets = places(batch.decisions)
+        keys = zip(offsets.tolist(), batch.decisions["request_id"].to_pylist(), strict=True)
+        expected = [at_once.get(key, []) for key in keys]
+        met += sum(map(len, expected))
+
+        assert [[row["name"] for row in rows] for rows in found] == [[r["name"] for r in e] for e in expected]
+        for name in read[before:]:
+            low, high = spans[name] or (0, 0)
+            assert low <= offsets.max()
+            assert high >= offsets.min()
+
+    assert met > 0
+    assert len(read) == len(set(read))
 
 
 def test_decisions_are_made_again_from_what_they_saw() -> None:
