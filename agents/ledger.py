@@ -47,7 +47,7 @@ class Ledger:
 
     def __init__(self, limit: int = LEDGER_LIMIT) -> None:
         self._limit = limit
-        self._open: dict[str, tuple[int, int]] = {}  # until when, and how many starts have no end
+        self._open: dict[str, int] = {}
         self._ended: OrderedDict[str, tuple[int, Following | None]] = OrderedDict()
         self._answered: OrderedDict[tuple[bytes, int, int], None] = OrderedDict()
 
@@ -58,7 +58,7 @@ class Ledger:
         """
         if isinstance(record, AttemptStarted):
             over = max(record.started_at, placed_at) + record.call_timeout_ms + GRACE_MS
-            self._open[record.key] = (over, self.interruptions(record.key) + 1)
+            self._open[record.key] = over
             return
         self._open.pop(record.key, None)
         if record.outcome == "unanswered":
@@ -95,7 +95,7 @@ class Ledger:
         if known is not None and now - known[0] <= HORIZON_MS:
             return Verdict("skip", following=known[1])
         if job.key in self._open:
-            until, _ = self._open[job.key]
+            until = self._open[job.key]
             if now < until:
                 return Verdict("wait", until)
         return RUN if now >= job.not_before else Verdict("wait", job.not_before)
@@ -104,16 +104,9 @@ class Ledger:
         """Tell whether a call of *job* was started and not ended."""
         return job.key in self._open
 
-    def interruptions(self, key: str) -> int:
-        """Return how many calls under *key* were begun that nobody ended: each life of a worker, one at most.
-
-        Where none is under way, so many processes ended during a call of that job.
-        """
-        return self._open.get(key, (0, 0))[1]
-
     def open_until(self) -> int:
         """Return when (ms) the last open start times out; 0 where none is open."""
-        return max((until for until, _ in self._open.values()), default=0)
+        return max(self._open.values(), default=0)
 
     def __len__(self) -> int:
         """Return how many attempts are remembered."""

@@ -17,8 +17,6 @@ OPEN, ALONE, CRASHES = "open", "alone", "crashes"
 _OURS = frozenset({OPEN, ALONE, CRASHES})
 CONDEMNED = 3
 """So many crashes while it ran alone make a record a dead letter."""
-INTERRUPTED = 2
-"""A job whose calls ended with so many processes is called alone: what ended them all is among those."""
 
 
 @dataclass(slots=True)

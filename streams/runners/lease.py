@@ -66,13 +66,10 @@ class Lease:
             record = self.world.codec.decode(envelope.value)
         except UndecodableError:
             return
-        if isinstance(record, AttemptStarted):
+        if isinstance(record, AttemptStarted | AttemptEnded):
             self.ledger.note(record, envelope.timestamp)
-            # The starts of earlier lives are read back for as long as their job is not committed: they count.
-            self._starts.setdefault(record.job_offset, envelope.offset)
-        elif isinstance(record, AttemptEnded):
-            self.ledger.note(record, envelope.timestamp)
-            self.desk.learn(record, self.world.now())
+            if isinstance(record, AttemptEnded):
+                self.desk.learn(record, self.world.now())
 
     async def start(self, job: Job, offset: int) -> None:
         """Write that *job*, read at *offset*, is about to be called, and wait until the log has it."""

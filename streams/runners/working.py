@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agents.errors import PoisonRecord, PolicyMissing, Unavailable
+from agents.errors import PolicyMissing, Unavailable
 from agents.gather import NO_DEADLINE
 from agents.lanes import BreakerLimits, Lanes
 from agents.ledger import LEDGER_LIMIT, RUN, Verdict, ended
@@ -27,8 +27,6 @@ from streams.prefix import Prefix, Segment
 from streams.runners import Group, Progress, World
 from streams.runners.calling import Asked, Caller
 from streams.runners.lease import Lease, back_from
-from streams.runners.slots import Slots
-from streams.suspects import CONDEMNED, INTERRUPTED, poison
 from streams.vitals import Head
 
 _LOOK_AGAIN_MS = 1000
@@ -74,7 +72,7 @@ class WorkRunner:
         self._limits = limits
         self._desk = Desk(world.worker, limits.region, Lanes(limits.breaker), limits.parking)
         self._caller = Caller(stage, world, complete, dialect, self._desk)
-        self._calls = Slots(limits.concurrency)
+        self._calls = asyncio.Semaphore(limits.concurrency)
         self._large = asyncio.Semaphore(max(1, limits.concurrency // _LARGE_SHARE))
         self._leases: dict[int, Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,10 +145,6 @@ class WorkRunner:
             self._burial.succeeded(1)
         except (Unavailable, _LeaseLost):
             raise
-        except PoisonRecord as error:
-            await self._burial.bury(envelope, error, CONDEMNED)
-            # Its calls count no more: redriven it is a job like any other.
-            await lease.end(ended(job, self._world.worker, self._world.now(), "unanswered", (0, "poison")))
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
             await self._burial.bury(envelope, error)
         finally:
@@ -184,12 +178,11 @@ class WorkRunner:
             verdict = self._judged(lease, asked)
             if verdict is RUN:
                 # Its body is fetched only now: what waits holds none in memory.
-                alone = self._suspected(lease, asked.job)
                 async with self._room(asked.job):
                     body = await self._body(asked.job)
                     if body is None:
                         continue
-                    async with self._calls.held(alone=alone):
+                    async with self._calls:
                         verdict = self._judged(lease, asked)
                         if verdict is RUN:
                             return await self._caller.call(lease, replace(asked, body=body), last=last)
@@ -203,13 +196,6 @@ class WorkRunner:
             self._waits.pop(asked.job.key, None)
             if self._draining:
                 raise _LeaseLost
-
-    def _suspected(self, lease: Lease, job: Job) -> bool:
-        """Tell whether *job* must be called alone; raises `PoisonRecord` if that ended too many processes."""
-        interruptions = lease.ledger.interruptions(job.key)
-        if interruptions >= INTERRUPTED + CONDEMNED:
-            raise poison(CONDEMNED)
-        return interruptions >= INTERRUPTED
 
     def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
         """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
