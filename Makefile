@@ -98,9 +98,10 @@ slow: setup triton ## 50,000 lines through a classifier of 200 texts/s: no signa
 agree: setup ## compare 100,000 random policies and signals between both evaluators and a reference
 	@$(BIN)/python -m tests.agents.engine.test_agreement $(if $(ARGS),$(ARGS),20000 5 0)
 
-calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/calibration [SABOTAGE=]
+calibration: setup ## how often intervals hold the truth: WORLDS=2000 OUT=out/calibration [RATINGS=few] [SABOTAGE=]
 	@OMP_NUM_THREADS=1 $(BIN)/python -m replay.calibration --worlds '$(WORLDS)' \
-		--out '$(if $(filter out/kill,$(OUT)),out/calibration,$(OUT))' $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') $(ARGS)
+		--out '$(if $(filter out/kill,$(OUT)),out/calibration,$(OUT))' $(if $(SABOTAGE),--sabotage '$(SABOTAGE)') \
+		$(if $(RATINGS),--ratings '$(RATINGS)') $(ARGS)
 
 .PHONY: outcomes
 outcomes: setup ## coverage on logs drawn from outcome tables: DATA=folder of the third-party tables, DRAWS=1000

@@ -10,7 +10,7 @@ from replay.bandit import BanditLog, Floats
 from replay.intervals import Clustered
 
 LEAST_ESS = 200.0
-LEAST_CARRYING = 60.0
+LEAST_CARRYING = 40.0
 MOST_UNSUPPORTED = 0.05
 FEWEST_CLUSTERS = 20
 MOST_ERRORS = 4.0

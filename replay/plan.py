@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 LEVEL, POWER = 0.95, 0.8
-LEAST_ESS, LEAST_CARRYING, MOST_UNSUPPORTED = 200.0, 60.0, 0.05
+LEAST_ESS, LEAST_CARRYING, MOST_UNSUPPORTED = 200.0, 40.0, 0.05
 """As in `replay.diagnostics`, which takes scipy to import; a test holds them equal."""
 PAIR_SPREAD = 0.6
 _SAME = 1e-9

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,21 @@ import pyarrow.parquet as pq
 
 import replay.estimators
 from replay.calibration.run import SABOTAGES, Coverage, Row, as_row, coverage, evaluated, problems
-from replay.calibration.worlds import CELLS, Cell, truth
+from replay.calibration.worlds import CELLS, FEW, MOST, Cell, truth
 from replay.estimators import estimator
 
 OK, NO, USAGE = 0, 1, 2
+_FEW_ONLY = "unrated_counted"
+"""The defect that shows where few rewards are observed."""
 
 
 def _one(sabotage: str, task: tuple[Cell, int]) -> Row:
     return evaluated(*task, SABOTAGES.get(sabotage))
 
 
-def _rows(worlds: int, seed: int, sabotage: str) -> Iterator[Row]:
-    tasks = [(cell, seed + number) for number in range(worlds) for cell in CELLS]
-    for cell in CELLS:
+def _rows(cells: Sequence[Cell], worlds: int, seed: int, sabotage: str) -> Iterator[Row]:
+    tasks = [(cell, seed + number) for number in range(worlds) for cell in cells]
+    for cell in cells:
         truth(cell.epsilon)  # once, before the workers are forked
     with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
         yield from pool.imap(partial(_one, sabotage), tasks, chunksize=8)
@@ -57,14 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sabotage", default="", choices=["", *SABOTAGES])
+    parser.add_argument("--ratings", choices=CELLS, help="how many rewards are observed: nine cells, or six")
     asked = parser.parse_args(arguments)
     if asked.worlds < 1:
         parser.error("--worlds must be at least 1")
     estimator.load(replay.estimators)
-    rows = list(_rows(asked.worlds, asked.seed, asked.sabotage))
+    chosen = CELLS[asked.ratings or (FEW if asked.sabotage == _FEW_ONLY else MOST)]
+    rows = list(_rows(chosen, asked.worlds, asked.seed, asked.sabotage))
     asked.out.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([as_row(row) for row in rows]), asked.out / "worlds.parquet")
-    cells = [coverage(cell, rows) for cell in CELLS]
+    cells = [coverage(cell, rows) for cell in chosen]
     wrong = problems(cells)
     found = {
         "sabotage": asked.sabotage,

@@ -41,10 +41,10 @@ class Cell:
         return OVERLAPS[self.overlap]
 
 
-CELLS = (
-    *(Cell(rows, overlap) for rows in SIZES for overlap in OVERLAPS),
-    *(Cell(rows, overlap, FEW) for rows in SIZES[1:] for overlap in OVERLAPS),
-)
+CELLS = {
+    MOST: tuple(Cell(rows, overlap) for rows in SIZES for overlap in OVERLAPS),
+    FEW: tuple(Cell(rows, overlap, FEW) for rows in SIZES[1:] for overlap in OVERLAPS),
+}
 
 
 def world(cell: Cell, seed: int) -> BanditLog:
