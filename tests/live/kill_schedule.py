@@ -7,7 +7,7 @@ Pure. A round is one SIGKILL of one worker, aimed at a cell of role x phase. Wha
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +31,8 @@ SHORT = ("stop", "broker_outage")
 FULL = 10
 _STOP_EVERY, _BROKER_EVERY = 10, 70
 _AT_MOST = 2.0
+_REST = 2
+"""So many rounds go to other roles before one is aimed at again, but for `being_assigned`."""
 _EARLY = 0.75
 """Disturbances queue, and the last one must be over before the last round."""
 
@@ -62,6 +64,7 @@ class Schedule:
         self._directed = list(directed)
         self._beside = beside(rounds, seed)
         self._number = 0
+        self._recent: deque[str] = deque(maxlen=min(_REST, len(set(roles)) - 1))
 
     def next(self) -> Round | None:
         """Return the next round, None after the last.
@@ -77,10 +80,19 @@ class Schedule:
         if self._directed:
             role, phase = self._directed[(self._number - 1) % len(self._directed)]
         else:
-            role, phase = next(self._order)
-            while self.hits[role, phase] >= WANTED and self.missing:
-                role, phase = next(self._order)
+            role, phase = next(cell for cell in self._order if self._fits(*cell))
+        self._recent.append(role)
         return Round(self._number, role, phase, self._beside.get(self._number, ()))
+
+    def _fits(self, role: str, phase: str) -> bool:
+        """Tell whether that cell is wanted now: it is missing, and its role had time to get anywhere.
+
+        A provider's worker that is killed again and again only waits for its own open calls to time out.
+        """
+        if phase == "being_assigned":
+            return self.hits[role, phase] < WANTED or not self.missing
+        rested = [cell for cell in self.missing if cell[0] not in self._recent]
+        return role not in self._recent and (self.hits[role, phase] < WANTED or not rested)
 
     def hit(self, role: str, phase: str) -> None:
         """Note in which *phase* a kill found *role*."""
