@@ -104,7 +104,8 @@ async def test_waiting_for_a_process_that_died_shows_the_end_of_its_log(tmp_path
     async def never() -> bool:
         return False
 
-    script = "import sys; sys.exit('the disk is on fire')"
+    # Long enough that whoever starts it is told of it alive, also on a loaded machine.
+    script = "import sys, time; time.sleep(2); sys.exit('the disk is on fire')"
     process = await Process.spawn(Command("script", (sys.executable, "-c", script), tmp_path / "log"))
     with pytest.raises(StartFailed, match=r"exited with 1 .*\n.*the disk is on fire"):
         await until_healthy("script", never, process, within=20.0)
