@@ -13,8 +13,8 @@ import orjson
 import typer
 import yaml
 
-from agents.errors import ConfigError, InvalidRecord
-from replay.exit_codes import code_of
+from agents.errors import ConfigError, InvalidRecord, Unavailable
+from replay.exit_codes import DOWN, code_of
 from schemas.codec import committed
 from schemas.logdir import LogDir, LogDirError
 
@@ -55,7 +55,7 @@ def open_archive(
     """Return what writes the archive at *where*, begun if it is new.
 
     *retention* is a file that says how long it keeps what. Raises `InvalidRecord` if it is of another log,
-    `ConfigError` for that file, `OSError` if the place cannot be written.
+    `ConfigError` for that file, `OSError` if the place cannot be written, `Unavailable` if nobody answers.
     """
     from replay.archive_commits import Identity  # noqa: PLC0415 - heavy
     from replay.archive_files import Files  # noqa: PLC0415 - heavy
@@ -63,7 +63,12 @@ def open_archive(
 
     identity = Identity(cluster_id, prefix, bodies)
     days = None if retention is None else _days(retention)
-    return Archiver(Files(where), identity, list(committed().values()), days)
+    try:
+        return Archiver(Files(where), identity, list(committed().values()), days)
+    except OSError as error:
+        if code_of(error, where) == DOWN:
+            raise Unavailable(f"archive {where}: {error}") from None
+        raise
 
 
 def _days(path: Path) -> Retention:

@@ -35,7 +35,7 @@ class Prices:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._listed: dict[str, ModelInfo | None] = {}
-        self._rates: dict[int, tuple[float, float]] = {}
+        self._rates: dict[int, tuple[ModelPrice, tuple[float, float]]] = {}
 
     @cached_property
     def _names(self) -> Mapping[str, str]:
@@ -88,9 +88,9 @@ class Prices:
         if found is None:
             return None
         prices = found.get_prices(at)
-        if id(prices) not in self._rates:  # the list keeps them all for as long as the process lives
-            self._rates[id(prices)] = _rates(prices)
-        return self._rates[id(prices)]
+        if id(prices) not in self._rates:  # kept with it, so that no other object gets its id
+            self._rates[id(prices)] = prices, _rates(prices)
+        return self._rates[id(prices)][1]
 
 
 def _bare(name: str) -> str:

@@ -174,8 +174,7 @@ class Worker:
                 )
             )
         except (InvalidRecord, OSError) as error:
-            away = isinstance(error, OSError) and "://" in where
-            raise (Unavailable if away else ConfigError)(f"archive {where}: {error}") from None
+            raise ConfigError(f"archive {where}: {error}") from None
 
     def _watched(self, log: Log, stack: AsyncExitStack) -> Watchdog:
         """Return a watchdog that runs until *stack* closes."""

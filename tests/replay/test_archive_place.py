@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import signalbox
-from agents.errors import ConfigError
+from agents.errors import ConfigError, Unavailable
+from replay.archive_cli import open_archive
 from replay.archive_files import Files
 from replay.archive_place import filesystem_at
 from tests.replay.logs import POLICY_YAML
@@ -79,3 +80,11 @@ def test_a_place_that_does_not_answer_is_no_missing_archive(s3: str, tmp_path: P
     assert (empty[0], "no archive" in empty[1]) == (2, True)
     assert nowhere[0] == 2
     assert (gone[0], "no archive" in gone[1]) == (3, False)
+
+
+def test_a_worker_is_told_apart_what_does_not_answer_from_what_is_not_there(s3: str) -> None:
+    """Who does not answer may come back; a bucket that does not exist has to be made first."""
+    with pytest.raises(Unavailable, match="s3://bucket/folder"):
+        open_archive("s3://bucket/folder?endpoint=http://127.0.0.1:1", "c", "p", bodies=False)
+    with pytest.raises(OSError, match="nobody-made-it"):
+        open_archive(f"s3://nobody-made-it/folder?endpoint=http://{s3}", "c", "p", bodies=False)

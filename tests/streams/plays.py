@@ -192,6 +192,11 @@ class Play:
         await fleet.start()
         return worker
 
+    async def others(self, role: str) -> Worker:
+        """Publish the policy and start a worker of every role but *role*."""
+        await self.publish()
+        return await self.worker("rest", [each for each in roles_for(self.policy) if each != role])
+
     def ask(self, request: Request, partition: int = 0) -> Placed:
         """Append *request* to `requests`."""
         return self.log.append((REQUESTS, partition), request.request_id, self.codec.encode(request))

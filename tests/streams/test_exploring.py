@@ -10,7 +10,6 @@ from agents.dispatch import TAKEN_BACK
 from agents.exploration import DAY_MS, OPEN, SPENT
 from agents.testing import request_of
 from schemas.decision import Decision, DecisionMeta
-from streams.app import roles_for
 from tests.streams.plays import Play
 from tests.streams.scenes import Scene
 from tests.streams.test_parity import YAML as PARITY_YAML
@@ -74,9 +73,7 @@ def tried(decisions: list[Decision]) -> int:
 async def test_a_worker_that_dies_leaves_its_balance_to_the_next(rounds: int) -> None:
     """Killed before or after its commits, amid the day's budget: the cap of the day holds across both."""
     async with Play(YAML, partitions=1) as play:
-        await play.publish()
-        rest = [role for role in roles_for(play.policy) if role != "decision"]
-        await play.worker("rest", rest)
+        await play.others("decision")
         first = await play.worker("d1", ["decision"])
         begun = await decided(play, 0, 8)
         assert 0 < tried(begun) < 10
@@ -99,9 +96,7 @@ async def test_a_worker_that_dies_leaves_its_balance_to_the_next(rounds: int) ->
 async def test_a_decision_that_dispatch_took_back_hides_no_balance() -> None:
     """It lies last in the partition and says nothing of what was spent: two restarts later the cap holds."""
     async with Play(YAML, partitions=1) as play:
-        await play.publish()
-        rest = [role for role in roles_for(play.policy) if role != "decision"]
-        await play.worker("rest", rest)
+        await play.others("decision")
         worker = await play.worker("d0", ["decision"])
         begun = await decided(play, 0, 60)
         assert tried(begun) == 10

@@ -116,9 +116,7 @@ def ledger(play: Play, provider: str) -> list[AttemptStarted | AttemptEnded]:
 async def test_a_call_that_may_be_under_way_is_repeated_after_its_timeout_only() -> None:
     """Killed after AttemptStarted: the successor waits for the call's timeout; the key stays the same."""
     async with Play(YAML) as play:
-        await play.publish()
-        rest = [role for role in roles_for(play.policy) if role != "provider.south"]
-        await play.worker("rest", rest)
+        await play.others("provider.south")
         play.provider.gate = asyncio.Event()
         first = await play.worker("p1", ["provider.south"])
         play.ask(request_of(play.policy, "r", "python", now=play.clock.now))
@@ -169,9 +167,7 @@ async def test_what_is_in_flight_when_commits_go_out_is_done_again(role: str) ->
 async def test_a_call_that_ended_is_not_repeated() -> None:
     """Killed after AttemptEnded, before the commit: the successor reads the ledger and calls nobody."""
     async with Play(YAML) as play:
-        await play.publish()
-        rest = [role for role in roles_for(play.policy) if role != "provider.south"]
-        await play.worker("rest", rest)
+        await play.others("provider.south")
         first = await play.worker("p1", ["provider.south"])
         first.dies_after("attempts.south", 2)
         play.ask(request_of(play.policy, "r", "python", now=play.clock.now))
@@ -212,9 +208,7 @@ async def test_duplicate_jobs_collapse() -> None:
 async def test_a_decision_worker_that_comes_back_reads_its_own_decisions() -> None:
     """What it wrote and had not committed is read back: not decided again, and its next life lives."""
     async with Play(YAML, partitions=1) as play:
-        await play.publish()
-        rest = [role for role in roles_for(play.policy) if role != "decision"]
-        await play.worker("rest", rest)
+        await play.others("decision")
         first = await play.worker("d1", ["decision"])
         first.dies_after(DECISIONS, 3)
         for n in range(6):
