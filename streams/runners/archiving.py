@@ -84,7 +84,7 @@ class ArchivePlace:
 
 
 OpenArchive = Callable[[ArchivePlace], Archive]
-"""Opens or begins an archive; may raise `agents.errors.InvalidRecord`, `ConfigError` or `OSError`."""
+"""Opens or begins an archive; may raise `OSError`, `InvalidRecord`, `ConfigError` or `Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -135,6 +136,38 @@ async def test_a_kill_between_any_two_file_operations_costs_nothing(tmp_path: Pa
         step += 11
 
     assert step > 60
+
+
+class Away(Mortal):
+    """Files whose place takes *left* steps, none for five tries, and then all: a disk that was full."""
+
+    refused = 0
+
+    def _step(self) -> None:
+        if self.left > 0:
+            self.left -= 1
+        elif self.refused < 5:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "no room (scripted)")
+
+
+@pytest.mark.parametrize("left", range(7, 60, 7))
+async def test_a_place_that_takes_nothing_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Refused at any step, amid a write too, the worker keeps what it has read and tries again."""
+    monkeypatch.setattr("streams.runners.archiving._RETRY_S", 0.02)
+    builder = built(0, 4, 1)
+    log, away = log_of(builder.envelopes), Away(str(tmp_path), left)
+    async with process(log, away) as worker:
+        await until(all_of(builder, Files(str(tmp_path))))
+        await worker.fleet.stop(5.0)
+
+    assert away.refused == 5
+    assert worker.failures == []
+    assert rows(away) == naive(away) == expected(builder)
+    committed_offsets = log._groups[f"{log.prefix}.archive"].commits
+    assert committed_offsets[REQUESTS, 0].offset == len(log._records[REQUESTS, 0])
 
 
 async def test_two_members_share_the_work_and_each_takes_over_from_the_other(tmp_path: Path) -> None:
