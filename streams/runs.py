@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agents.topology import HORIZON_MS
@@ -11,6 +11,7 @@ from schemas.codec import Codec, UndecodableError
 from schemas.completion import Result
 from schemas.control import RunOpened, RunSubmitted
 from schemas.dead_letter import DeadLetter, LetterClosed
+from schemas.envelope import Envelope
 from schemas.request import Request
 from schemas.topics import CONTROL_EVENTS, DEAD_LETTERS, REQUESTS, RESULTS
 from streams.log import TP, Log
@@ -21,10 +22,23 @@ SUCCESS = range(200, 300)
 
 @dataclass(slots=True)
 class Outcome:
-    """How one request of a run ended: its effective result, or the dead letter it became."""
+    """How one request of a run ended: its effective result, or the dead letters it became.
+
+    Letters are kept without their bodies, by partition and offset, until they are closed.
+    """
 
     result: Result | None = None
-    dead: DeadLetter | None = None
+    letters: dict[tuple[int, int], DeadLetter] = field(default_factory=dict)
+
+    @property
+    def dead(self) -> DeadLetter | None:
+        """Return the first letter that nobody closed."""
+        return next(iter(self.letters.values()), None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes unless somebody redrives it."""
+        return self.result is not None or bool(self.letters)
 
 
 @dataclass(slots=True)
@@ -75,27 +89,49 @@ async def ends_of(log: Log) -> Iterable[tuple[str, int, int]]:
 
 
 async def follow(log: Log, codec: Codec, view: RunView, wanted: set[bytes], progress: Any = None) -> None:
-    """Read results and dead letters until each of *wanted* has ended; fills ``view.outcomes``."""
+    """Read results and dead letters until each of *wanted* has ended; fills ``view.outcomes``.
+
+    What was dead-lettered and redriven is under way again: dead letters are read to where they end now
+    before any of them counts, for what closes one lies behind it.
+    """
     open_ids = set(wanted) - {i for i, o in view.outcomes.items() if o.result is not None}
+    if not open_ids:
+        return
+    letters = view.positions(DEAD_LETTERS)
+    async for envelope in log.read(dict(letters)):
+        letters[DEAD_LETTERS, envelope.partition] = envelope.offset + 1
+        take(codec, view, envelope)
+    open_ids -= {i for i, o in view.outcomes.items() if o.ended}
+    told = _tell(progress, len(wanted) - len(open_ids), 0)
     if not open_ids:
         return
     results = view.positions(RESULTS)
     if view.shared:
         results = dict(await log.begins(list(results)))
-    async for envelope in log.read({**results, **view.positions(DEAD_LETTERS)}, follow=True):
-        request_id = take(codec, view, envelope.value)
-        if request_id in open_ids:
+    async for envelope in log.read({**results, **letters}, follow=True):
+        request_id = take(codec, view, envelope)
+        if request_id not in wanted:
+            continue
+        if view.outcomes[request_id].ended:
             open_ids.discard(request_id)
-            if progress is not None:
-                progress(len(wanted) - len(open_ids))
-            if not open_ids:
-                return
+        else:
+            open_ids.add(request_id)
+        told = _tell(progress, len(wanted) - len(open_ids), told)
+        if not open_ids:
+            return
+
+
+def _tell(progress: Any, ended: int, told: int) -> int:
+    """Tell *progress* how many have ended if that is news, and return it."""
+    if progress is not None and ended != told:
+        progress(ended)
+    return ended
 
 
 async def collect(log: Log, codec: Codec, view: RunView) -> None:
     """Read what has come back so far; fills ``view.outcomes``."""
     async for envelope in log.read({**view.positions(RESULTS), **view.positions(DEAD_LETTERS)}):
-        take(codec, view, envelope.value)
+        take(codec, view, envelope)
     dead = [request_id for request_id, outcome in view.outcomes.items() if outcome.result is None]
     if dead:
         # A dead letter does not say of which run it is; the requests do.
@@ -105,9 +141,9 @@ async def collect(log: Log, codec: Codec, view: RunView) -> None:
                 del view.outcomes[request_id]
 
 
-def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
-    """Note one record of `results` or `dead-letters`; return the id of the request that it ends."""
-    record = decoded(codec, value)
+def take(codec: Codec, view: RunView, envelope: Envelope) -> bytes | None:
+    """Note one record of `results` or `dead-letters`; return the id of the request whose state it changes."""
+    record = decoded(codec, envelope.value)
     if isinstance(record, Result) and _is_of(record, view):
         outcome = view.outcomes.setdefault(record.request_id, Outcome())
         outcome.result = outcome.result or record  # the first in the log is effective
@@ -116,10 +152,12 @@ def take(codec: Codec, view: RunView, value: bytes | None) -> bytes | None:
         if record.stage.startswith("signal."):
             return None  # it ends nothing: the decision goes on without that signal
         outcome = view.outcomes.setdefault(record.request_id, Outcome())
-        outcome.dead = outcome.dead or record
+        outcome.letters[envelope.partition, envelope.offset] = replace(record, value=None, headers=())
         return record.request_id
     if isinstance(record, LetterClosed) and record.verb == "redriven" and record.request_id in view.outcomes:
-        view.outcomes[record.request_id].dead = None  # under way again
+        # A letter that the redriven one became before this was written stays open.
+        view.outcomes[record.request_id].letters.pop((record.partition, record.offset), None)
+        return record.request_id
     return None
 
 
