@@ -19,11 +19,12 @@ from streams.letters import LetterLimits
 from streams.log import TP, Commit, Consumer, Log, Placed
 from streams.runners.mapping import MapRunner
 from streams.telemetry import Telemetry
-from tests.suites.log_suite import PARTITIONS, Bench
+from tests.suites.log_suite import PARTITIONS, PATIENCE_S, Bench
 
 GROUP = "copy"
 YAML = "providers: {models: [{name: small, backend_refs: [{name: north}]}]}\nrouting: {decisions: []}\n"
 _KILL_S = 15.0
+_AGAIN_S = 0.1
 Step = Callable[[Envelope], Awaitable[None]]
 
 
@@ -155,14 +156,32 @@ class Scene:
         return {place for life in self.lives for place in life.done}
 
     async def committed(self) -> dict[int, int]:
-        """Return the committed offset of each partition."""
+        """Return the committed offset of each partition; a coordinator that is busy is asked again."""
         tps = [(REQUESTS, p) for p in range(PARTITIONS)]
         asker = self.bench.log.consumer(f"{self.bench.log.prefix}.{GROUP}", [REQUESTS], "asker")
         try:
-            found = await asker.committed(tps)
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    with suppress(Unavailable):
+                        return {p: c.offset for (_, p), c in (await asker.committed(tps)).items()}
+                    await asyncio.sleep(_AGAIN_S)
         finally:
             await asker.stop()
-        return {p: c.offset for (_, p), c in found.items()}
+
+    async def until_committed(self, partition: int, offset: int) -> None:
+        """Wait until *partition* is committed up to *offset*, or beyond it; raises TimeoutError."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (await self.committed()).get(partition, 0) < offset:  # noqa: ASYNC110 - the log has no event
+                await asyncio.sleep(_AGAIN_S)
+
+    async def values(self, topic: str) -> list[bytes | None]:
+        """Wait until the first partition of *topic* holds anything, and return its values."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                found = [e.value async for e in self.bench.log.read({(topic, 0): 0})]
+                if found:
+                    return found
+                await asyncio.sleep(_AGAIN_S)
 
     async def letters(self) -> list[DeadLetter]:
         """Return the dead letters."""

@@ -68,6 +68,7 @@ class Member:
         self.assigned: frozenset[TP] = frozenset()
         self.assignments = 0
         self.paused: frozenset[TP] = frozenset()
+        self.rounds = 0
         self.got: list[Envelope] = []
         self.slow_s = 0.0
         self.seeks: dict[TP, int] = {}
@@ -98,9 +99,20 @@ class Member:
     async def _pump(self) -> None:
         while True:
             self.consumer.pause(self.paused)
+            self.rounds += 1
             found = await self.consumer.poll(0.1)
             self.early += self._taking_over and bool(found)
             self.got += [envelope for records in found.values() for envelope in records]
+
+    async def pause(self, partitions: frozenset[TP]) -> None:
+        """Read nothing of *partitions* from when this returns."""
+        self.paused = partitions
+        await self.told_pauses()
+
+    async def told_pauses(self) -> None:
+        """Wait until the consumer was told what is paused once more, and no poll of before is under way."""
+        seen = self.rounds
+        await until(lambda: self.rounds > seen)
 
     def offsets(self, place: TP) -> list[int]:
         """Return the offsets that were given out of *place*, in order."""
@@ -248,8 +260,7 @@ class LogSuite:
         await until(lambda: bool(member.assigned))
         await bench.fill((A, 0), 10)
         await until(lambda: len(member.got) == 10)
-        member.paused = frozenset({(A, 0)})
-        await asyncio.sleep(0.3)
+        await member.pause(frozenset({(A, 0)}))
         await bench.fill((A, 0), 10)
         await bench.fill((A, 1), 10)
         await until(lambda: len(member.offsets((A, 1))) == 10)
@@ -265,11 +276,10 @@ class LogSuite:
         """The client forgets pauses at an assignment; the next call restores them."""
         first = await bench.member("g", "m1").start()
         await until(lambda: bool(first.assigned))
-        first.paused = frozenset({(A, 0)})
-        await asyncio.sleep(0.3)
+        await first.pause(frozenset({(A, 0)}))
         second = await bench.member("g", "m2").start()
         await until(lambda: shares([first, second]) == [[0, 1], [2, 3]])
-        await asyncio.sleep(0.3)
+        await first.told_pauses()
         await bench.fill((A, 0), 5)
         await bench.fill((A, 1), 5)
         await until(lambda: len(first.offsets((A, 1))) == 5)
