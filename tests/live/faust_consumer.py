@@ -20,6 +20,7 @@ from typing import Any
 import faust
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from agents.errors import Unavailable
 from agents.topology import Emit, MapStage
 from infra.local.kafka import Kafka, KafkaOptions
 from schemas.envelope import Envelope
@@ -31,12 +32,15 @@ from streams.runners.mapping import MapRunner
 from streams.settings import wall_clock
 from streams.telemetry import Telemetry
 from tests.live.kill_tail import INBOX
+from tests.live.kill_waiting import until
 
 EVENTS = 300
 """Events of each of two batches."""
 KILLS = 3
 _PARTITIONS, _CONCURRENCY = 4, 16
-_NEVER_S, _STALL_S, _LIMIT_S = 3600.0, 15.0, 120.0
+_NEVER_S, _LIMIT_S = 3600.0, 240.0
+_OVER_S, _STALL_S = 15.0, 60.0
+"""So long without a record, and none comes any more: once all is committed, and in any case."""
 
 
 async def work(value: bytes, *, first_life: bool) -> None:
@@ -124,6 +128,8 @@ class Copier:
         await self._spawn()
         # All but the slow first events are through, and what Faust thinks is done has been committed.
         await self._until(EVENTS - _PARTITIONS)
+        if self.kind == "faust":
+            await self._until_committed()
         await asyncio.sleep(2.0)
         await self._kill()
         await self._feed(EVENTS)
@@ -155,10 +161,10 @@ class Copier:
         return len({e.value async for e in self._log.read(await self._begins())})
 
     async def _until(self, count: int | None) -> None:
-        """Wait for *count* records, None for every event; give up when nothing has moved for a while."""
+        """Wait for *count* records, None for every event; give up when no more can be expected."""
         began = moved = time.monotonic()
         last = -1
-        while time.monotonic() - moved < _STALL_S and time.monotonic() - began < _LIMIT_S:
+        while time.monotonic() - began < _LIMIT_S:
             written = await self._written()
             if (count is not None and written >= count) or (
                 count is None and await self._distinct() == 2 * EVENTS
@@ -166,7 +172,33 @@ class Copier:
                 return
             if written != last:
                 last, moved = written, time.monotonic()
+            still = time.monotonic() - moved
+            if still > _STALL_S or (still > _OVER_S and await self._left() == 0):
+                return
             await asyncio.sleep(0.1)
+
+    async def _committed(self) -> dict[tuple[str, int], int]:
+        consumer = self._log.consumer(f"{self.prefix}.copy", [INBOX], "asker")
+        try:
+            found = await consumer.committed([(INBOX, p) for p in range(_PARTITIONS)])
+        except Unavailable:  # the coordinator is busy with the group
+            return {}
+        finally:
+            await consumer.stop()
+        return {place: commit.offset for place, commit in found.items()}
+
+    async def _left(self) -> int:
+        """Return how many events the group has not committed."""
+        ends = await self._log.ends([(INBOX, p) for p in range(_PARTITIONS)])
+        return sum(ends.values()) - sum((await self._committed()).values())
+
+    async def _until_committed(self) -> None:
+        """Wait until the first event of a partition is committed, which has not ended."""
+        by = time.monotonic() + _LIMIT_S
+        await until(self._some_committed, by, 0.2)
+
+    async def _some_committed(self) -> bool:
+        return any((await self._committed()).values())
 
     async def _spawn(self) -> None:
         life = "first" if self._lives == 0 else "later"
