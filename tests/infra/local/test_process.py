@@ -21,7 +21,7 @@ PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEE
 async def spawned(script: str, folder: Path, lines: int = 1) -> Process:
     """Start a Python script and wait until it has printed *lines* lines."""
     process = await Process.spawn(Command("script", (sys.executable, "-c", script), folder / "log"))
-    for _ in range(500):
+    for _ in range(6_000):
         if process.tail().count("up") == lines:
             return process
         await asyncio.sleep(0.01)
@@ -82,7 +82,7 @@ def test_a_process_dies_with_the_one_that_started_it(tmp_path: Path) -> None:
         assert identity is not None
         starter.kill()
         starter.wait()
-        for _ in range(500):
+        for _ in range(6_000):
             if not identity.alive():
                 break
             asyncio.run(asyncio.sleep(0.01))

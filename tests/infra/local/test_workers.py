@@ -23,7 +23,7 @@ def fake(folder: Path, heard: list[StackEvent], *extra: str, restart: bool = Tru
 
 async def eventually(check: Callable[[], bool]) -> None:
     """Return when *check* is true; what it looks at is another process."""
-    for _ in range(2_000):
+    for _ in range(6_000):
         if check():
             return
         await asyncio.sleep(0.01)

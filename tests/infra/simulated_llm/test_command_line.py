@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+_PATIENCE_S = 60.0
 CALLER = """
 import asyncio, aiohttp, sys
 async def main():
@@ -41,7 +42,7 @@ async def simulator(tmp_path: Path) -> AsyncIterator[tuple[Process, str]]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(_PATIENCE_S):
             said = json.loads(await process.stdout.readline())
         yield process, f"{said['providers']['p']}/chat/completions"
     finally:
@@ -53,7 +54,7 @@ async def simulator(tmp_path: Path) -> AsyncIterator[tuple[Process, str]]:
 async def in_flight(url: str) -> int:
     """Return how many calls the simulator is serving."""
     health = url.replace("/p/v1/chat/completions", "/health")
-    text = await asyncio.to_thread(lambda: urllib.request.urlopen(health, timeout=5).read())  # noqa: S310 - loopback
+    text = await asyncio.to_thread(lambda: urllib.request.urlopen(health, timeout=_PATIENCE_S).read())  # noqa: S310 - loopback
     return int(json.loads(text)["in_flight"])
 
 
@@ -62,7 +63,7 @@ async def call_and_wait(url: str) -> Process:
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CALLER, url, stdout=DEVNULL, stderr=DEVNULL
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(_PATIENCE_S):
         while await in_flight(url) == 0:  # noqa: ASYNC110 - what is awaited happens beyond a socket or in a file
             await asyncio.sleep(0.02)
     return client
@@ -80,7 +81,7 @@ async def test_a_client_killed_with_sigkill_leaves_its_call_in_the_log(tmp_path:
         client = await call_and_wait(url)
         client.kill()
         await client.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE_S):
             while not logged(tmp_path):  # noqa: ASYNC110 - what is awaited happens beyond a socket or in a file
                 await asyncio.sleep(0.02)
         calls = logged(tmp_path)
@@ -96,7 +97,7 @@ async def test_a_signal_stops_it_cleanly_and_completes_the_log(
     async with simulator(tmp_path) as (process, url):
         client = await call_and_wait(url)
         process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(_PATIENCE_S):
             code = await process.wait()
             await client.wait()
 
@@ -118,7 +119,7 @@ async def test_what_it_cannot_use_ends_it_with_the_reason(
 ) -> None:
     """Bad input exits 2 and an address that cannot be had exits 3, with one line on stderr."""
     process = await spawn(*arguments)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(_PATIENCE_S):
         _, stderr = await process.communicate()
 
     assert process.returncode == code

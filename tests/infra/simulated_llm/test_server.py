@@ -20,12 +20,14 @@ providers:
   p:
     models:
       quick: {}
-      slow: {latency: {ttft_median_ms: 20000}}
+      slow: {latency: {ttft_median_ms: 120000}}
       dead: {faults: {hang: 1}}
       faulty: {faults: {error: 1, error_statuses: [503]}}
       limited: {faults: {rate_limit: 1}, retry_after_s: 2}
   q: {models: {other: {}}}
 """)
+SLOW_S, _PATIENCE_S = 100.0, 60.0
+"""A slow call takes longer than the one, and nothing is waited for longer than the other."""
 FIELDS = {"time", "ended", "provider", "model", "idempotency_key", "request_id", "status"}
 
 
@@ -50,14 +52,14 @@ class Running:
 
     async def until_logged(self, count: int) -> list[dict[str, Any]]:
         """Wait until the log has *count* lines."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE_S):
             while len(self.logged()) < count:  # noqa: ASYNC110 - what is awaited happens beyond a socket or in a file
                 await asyncio.sleep(0.01)
         return self.logged()
 
     async def until_in_flight(self, count: int) -> None:
         """Wait until the server has *count* calls in flight."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE_S):
             while (await self.get("/health"))["in_flight"] != count:  # noqa: ASYNC110 - what is awaited happens beyond a socket or in a file
                 await asyncio.sleep(0.01)
 
@@ -125,13 +127,13 @@ async def test_errors_and_limits_come_in_the_error_format(tmp_path: Path) -> Non
 async def test_a_client_that_goes_away_is_logged_as_unanswered(model: str, tmp_path: Path) -> None:
     """A hung or slow call is over, and in the log, as soon as its client's connection is."""
     async with running(tmp_path) as it:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await it.ask(model)
+        asking = asyncio.create_task(it.ask(model))
+        await it.until_in_flight(1)
+        asking.cancel()
         (line,) = await it.until_logged(1)
 
     assert (line["model"], line["status"], line["idempotency_key"]) == (model, 0, "job-1")
-    assert 0.1 < line["ended"] - line["time"] < 3
+    assert line["ended"] - line["time"] < SLOW_S
 
 
 async def test_stopping_logs_every_call_in_flight(tmp_path: Path) -> None:
