@@ -14,7 +14,7 @@ import pytest
 from infra.local.identity import Identity
 from tests.architecture.repository import ROOT
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.usefixtures("kafka_jars")]
 
 LINES = 40
 POLICY = ROOT / "infra/policies/quickstart.yaml"
@@ -39,7 +39,7 @@ def test_the_demo_routes_every_line_and_proves_every_decision(tmp_path: Path, re
     """It exits 0 with a result for each line, everything reproduced, and nothing left running."""
     folder = tmp_path / "demo"
     done = subprocess.run(
-        demo(folder, requests), cwd=ROOT, capture_output=True, text=True, timeout=230, check=False
+        demo(folder, requests), cwd=ROOT, capture_output=True, text=True, timeout=560, check=False
     )
 
     assert done.returncode == 0, done.stderr

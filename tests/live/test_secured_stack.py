@@ -16,7 +16,7 @@ import pytest
 from tests.architecture.repository import ROOT
 from tests.live.secured import Secured, secured_broker
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.usefixtures("kafka_jars")]
 
 POLICY = "infra/policies/quickstart.yaml"
 LARGE = 2_000_000
@@ -96,9 +96,9 @@ async def test_a_batch_goes_through_a_secured_broker_and_no_secret_shows(tmp_pat
             assert (code, report["completed"]) == (0, 2)
             code, report = await shell.call("claims", "gc", "--dry-run")
             assert (code, report["stored"], report["young"]) == (0, 1, 1), shell.said
-            assert (await shell.call("status"))[0] == 0
-            code, report = await shell.call("doctor", "--policy", POLICY)
-            assert (code, report["healthy"]) == (0, True), shell.said
+            await _well(shell, "status")
+            report = await _well(shell, "doctor", "--policy", POLICY)
+            assert report["healthy"] is True
             processes = shown()
         finally:
             await shell.call("down")
@@ -111,6 +111,15 @@ async def test_a_batch_goes_through_a_secured_broker_and_no_secret_shows(tmp_pat
         assert secret not in told
     rows = [json.loads(row) for row in out.read_bytes().splitlines()]
     assert [row["error"] for row in rows] == [None, None]
+
+
+async def _well(shell: Shell, *arguments: str) -> dict[str, object]:
+    """Ask until nothing is found wrong: a loaded machine may keep who asks waiting for an answer."""
+    async with asyncio.timeout(120):
+        while True:
+            code, report = await shell.call(*arguments)
+            if code == 0:
+                return report
 
 
 async def _refused(shell: Shell, broker: Secured) -> None:

@@ -16,7 +16,7 @@ from infra.local.identity import Identity
 from infra.local.kafka import Kafka, KafkaOptions
 from infra.local.kafka_properties import MESSAGE_BYTES
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(420), pytest.mark.usefixtures("kafka_jars")]
 RECORDS = 500
 LIMIT = 2 * MESSAGE_BYTES
 
@@ -46,7 +46,7 @@ async def consume(address: str, topic: str, count: int) -> set[bytes]:
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=address, group_id="g", auto_offset_reset="earliest")
     await consumer.start()
     try:
-        return {(await asyncio.wait_for(consumer.getone(), 30)).value for _ in range(count)}
+        return {(await asyncio.wait_for(consumer.getone(), 90)).value for _ in range(count)}
     finally:
         await consumer.stop()
 
@@ -113,7 +113,7 @@ def test_the_debugging_entry_prints_the_address_and_ends_with_sigterm(tmp_path: 
         assert entry.stdout is not None
         address = entry.stdout.readline().strip()
         host, _, port = address.partition(":")
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=60).close()
         java = children(entry.pid)
         assert java
         entry.terminate()

@@ -18,7 +18,7 @@ from infra.local.stack import LocalStack, StackConfig
 from infra.local.state import read_state
 from tests.infra.local.fake_deployment import DYING_WORKER, TWO_WORKERS, FakeDeployment, worker_spec
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(420), pytest.mark.usefixtures("kafka_jars")]
 
 PROGRAM = """
 import sys
@@ -38,12 +38,12 @@ def command(*arguments: str, deployment: str = TWO_WORKERS) -> list[str]:
 def call(*arguments: str, deployment: str = TWO_WORKERS) -> tuple[int, Any, str]:
     """Run a command; returns exit code, parsed stdout (None if empty) and stderr."""
     done = subprocess.run(
-        command(*arguments, deployment=deployment), capture_output=True, text=True, timeout=110, check=False
+        command(*arguments, deployment=deployment), capture_output=True, text=True, timeout=200, check=False
     )
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
-def eventually(check: Callable[[], bool], within: float = 20.0) -> None:
+def eventually(check: Callable[[], bool], within: float = 90.0) -> None:
     """Return when *check* is true."""
     deadline = time.monotonic() + within
     while not check():
@@ -115,7 +115,7 @@ def test_sigterm_to_the_supervisor_leaves_no_child(folder: Path) -> None:
     assert supervisor is not None
     assert supervisor.send(signal.SIGTERM)
 
-    eventually(lambda: not any(identity.alive() for identity in everything), within=40)
+    eventually(lambda: not any(identity.alive() for identity in everything))
     state = read_state(folder)
     assert state is not None
     assert state.phase == "stopped"
@@ -132,7 +132,7 @@ def test_a_signal_during_up_cleans_up(folder: Path, number: signal.Signals) -> N
             eventually(lambda: (state := read_state(where)) is not None and bool(state.processes()))  # noqa: B023 - called at once
             everything = processes(where)
             starting.send_signal(number)
-            _, said = starting.communicate(timeout=60)
+            _, said = starting.communicate(timeout=120)
         if starting.returncode != 0:
             break
         call("down", "--dir", str(where))  # it was up before the signal came
@@ -184,10 +184,8 @@ async def test_a_kept_component_comes_back_at_its_address(tmp_path: Path) -> Non
         process = stack.broker.process
         assert process is not None
         process.identity.send(signal.SIGKILL)
-        for _ in range(400):
-            if stack.broker.process is not process and await stack.broker.health():
-                break
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(240):
+            while stack.broker.process is process or not await stack.broker.health():  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.1)
 
-        assert await stack.broker.health()
         assert stack.endpoints.broker == address

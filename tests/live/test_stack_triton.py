@@ -11,7 +11,7 @@ from infra.local.external import External, ExternalTriton
 from infra.local.identity import marked
 from infra.local.triton import SHARED_MEMORY, Triton, TritonOptions, region_prefix
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("triton_environment")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(420), pytest.mark.usefixtures("triton_environment")]
 
 CONFIG = """
 backend: "python"
