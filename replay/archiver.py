@@ -84,6 +84,7 @@ class Archiver:
         self._lanes: dict[Place, _Lane] = {}
         self._lookup = Lookup(files, _KEEP)
         self._bytes = 0
+        self._gaps: list[tuple[Place, int, int]] = []
         self.rows: dict[str, int] = {}
         self.chunks = 0
         self.unreadable = 0
@@ -112,13 +113,21 @@ class Archiver:
             self._lookup.forget(place)
 
     def starts_at(self, place: Place, offset: int) -> None:
-        """Note that the topic holds nothing of *place* before *offset*: what was not archived is lost."""
+        """Note that the topic holds nothing of *place* before *offset*: what was not archived is lost.
+
+        The next `flush` commits that, also where nothing else comes.
+        """
         lane = self._lanes[place]
         if offset > lane.position:
             # A compacted topic, and one that was never read, has lost nothing that it was to keep.
             if lane.begin and not family(place[0]).compacted:
                 lane.lost.append((lane.position, offset))
             lane.position = offset
+
+    def gaps(self) -> Sequence[tuple[Place, int, int]]:
+        """Return what was lost and is noted since this was asked last: place, first offset, end."""
+        found, self._gaps = self._gaps, []
+        return found
 
     def take(self, place: Place, envelopes: Iterable[Envelope]) -> None:
         """Take in records of *place*, in order; those that are archived already are passed over."""
@@ -214,7 +223,7 @@ class Archiver:
             if row is None:
                 break
             rows.append(row)
-        if not rows and not (lane.unreadable and not lane.waiting):
+        if not rows and (lane.waiting or not (lane.unreadable or lane.lost)):
             return False
         rest = lane.waiting[len(rows) :]
         end = rest[0][0].offset if rest else lane.position
@@ -223,6 +232,7 @@ class Archiver:
         lane.waiting = rest
         lane.begin = end
         lane.unreadable = [offset for offset in lane.unreadable if offset >= end]
+        self._gaps += [(lane.place, *stretch) for stretch in lane.lost]
         lane.lost = []
         return True
 

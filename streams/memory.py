@@ -47,6 +47,7 @@ class MemoryLog:
             (t, p): Records(spill) for t, n in topics.items() for p in range(n)
         }
         self._counts = dict(topics)
+        self._begins: dict[TP, int] = {}
         self._groups: dict[str, _Group] = {}
         self._arrived = asyncio.Event()
 
@@ -111,13 +112,17 @@ class MemoryLog:
             self._records[place].append(None)
         self._wake()
 
+    def trim(self, place: TP, offset: int) -> None:
+        """Hold nothing of *place* before *offset* any more, as if a broker's retention had dropped it."""
+        self._begins[place] = max(self._begins.get(place, 0), min(offset, len(self._records[place])))
+
     def consumer(self, group: str, topics: Sequence[str], instance: str) -> MemoryConsumer:
         """Return a new member of *group*."""
         return MemoryConsumer(self, self._groups.setdefault(group, _Group()), topics, instance)
 
     async def begins(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
-        """Return 0 for each: nothing is ever dropped."""
-        return dict.fromkeys(partitions, 0)
+        """Return the first offset of each partition: 0 unless it was trimmed."""
+        return {tp: self._begins.get(tp, 0) for tp in partitions}
 
     async def ends(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
         """Return the length of each partition."""
@@ -140,6 +145,7 @@ class MemoryLog:
 
     def _between(self, tp: TP, start: int, end: int) -> Iterator[Envelope]:
         """Iterate over the records of *tp* at offsets *start* to *end*, a piece at a time."""
+        start = max(start, self._begins.get(tp, 0))
         while start < end:
             records, start = self.slice(tp, start, min(_MAX_READ, end - start))
             yield from records
@@ -147,10 +153,14 @@ class MemoryLog:
     def envelopes(self, topic: str) -> list[Envelope]:
         """Return every record of *topic*, partition by partition."""
         places = [(topic, p) for p in range(self._counts.get(topic, 0))]
-        return [e for place in places for e in self._records[place].part(0, len(self._records[place])) if e]
+        return [e for place in places for e in self._between(place, 0, len(self._records[place]))]
 
     def slice(self, tp: TP, start: int, limit: int) -> tuple[list[Envelope], int]:
-        """Return the records of *tp* at up to *limit* offsets from *start*, and the offset behind them."""
+        """Return the records of *tp* at up to *limit* offsets from *start*, and the offset behind them.
+
+        Where those at *start* were trimmed it is from the first that is left on.
+        """
+        start = max(start, self._begins.get(tp, 0))
         found = self._records[tp].part(start, start + limit)
         return [e for e in found if e is not None], start + len(found)
 

@@ -269,10 +269,11 @@ class Telemetry:
             offset=envelope.offset,
         )
 
-    def archive_gap(self, topic: str, partition: int, lost: int) -> None:
-        """Log and count *lost* offsets that the broker dropped before they were archived."""
+    def archive_gap(self, topic: str, partition: int, first: int, end: int) -> None:
+        """Log and count the offsets from *first* to before *end*, dropped before they were archived."""
+        lost = end - first
         self.never_archived.labels(topic).inc(lost)
-        self.event("ArchiveGap", "error", topic=topic, partition=partition, lost=lost)
+        self.event("ArchiveGap", "error", topic=topic, partition=partition, first=first, end=end, lost=lost)
 
     def stopped(self, stage: str, role: str, reason: str) -> None:
         """Log and show that *stage* is past its limit of dead letters and consumes nothing."""

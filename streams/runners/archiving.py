@@ -13,7 +13,6 @@ from typing import Protocol
 
 from agents.errors import ConfigError
 from schemas.envelope import Envelope
-from schemas.topics import family
 from streams.log import TP, Commit
 from streams.runners import Progress, World
 
@@ -34,7 +33,11 @@ class Archive(Protocol):
         ...
 
     def starts_at(self, place: TP, offset: int) -> None:
-        """Note that the topic holds nothing before *offset*."""
+        """Note that the topic holds nothing before *offset*; a flush makes durable what that says is lost."""
+        ...
+
+    def gaps(self) -> Sequence[tuple[TP, int, int]]:
+        """Return what was lost and is durably noted since this was asked last: place, first offset, end."""
         ...
 
     def take(self, place: TP, envelopes: Iterable[Envelope]) -> None:
@@ -129,14 +132,17 @@ class ArchiveRunner:
                         f"the archive holds {tp[0]}/{tp[1]} up to offset {offset}, but the topic ends at "
                         f"{ends[tp]}: it was made anew; give another archive"
                     )
-                if begins[tp] > offset:
-                    self._archive.starts_at(tp, begins[tp])
-                    # A compacted topic, and one that was never read, has lost nothing that it was to keep.
-                    if offset and not family(tp[0]).compacted:
-                        self._world.telemetry.archive_gap(*tp, begins[tp] - offset)
+                self._archive.starts_at(tp, begins[tp])
+            # What is lost is on record before it is told: whoever takes over next does not find it anew.
+            await asyncio.to_thread(self._archive.flush)
+            self._tell_gaps()
             self._starts = {tp: max(offset, begins[tp]) for tp, offset in starts.items()}
             self._reported = {}
             self._owned = partitions
+
+    def _tell_gaps(self) -> None:
+        for tp, first, end in self._archive.gaps():
+            self._world.telemetry.archive_gap(*tp, first, end)
 
     def starts(self) -> Mapping[TP, int]:
         """Return where reading begins, whatever the group committed."""
@@ -171,6 +177,7 @@ class ArchiveRunner:
                 self._world.telemetry.waiting(self.group, f"the archive's files ({type(error).__name__})")
                 self._retry_at = self._world.now() + int(1000 * _RETRY_S)
                 return False
+            self._tell_gaps()
             self._since = self._world.now() if self._archive.waiting else None
             if moved:
                 self._world.telemetry.stage_done("archive", 1)

@@ -250,14 +250,40 @@ async def test_what_the_topic_no_longer_held_is_on_record(tmp_path: Path) -> Non
     reached = {c.place: c.end for c in commits_in(files)}[REQUESTS, 0]
     append(log, builder.envelopes[len(builder.envelopes) // 2 :])
     last = log.envelopes(REQUESTS)[-1]
-    log.begins = _begins_at(log, last.offset)  # type: ignore[method-assign]
+    log.trim((REQUESTS, 0), last.offset)
     async with process(log, files) as running:
         await until(lambda: (REQUESTS, REQUESTS, 0, last.offset) in rows(files))
-    served = "signalbox_archive_lost_records_total"
-    assert running.telemetry.registry.get_sample_value(served, {"topic": REQUESTS}) == last.offset - reached
     lost = [c.lost for c in commits_in(files) if c.lost]
 
+    assert counted(running) == last.offset - reached
     assert lost == [((reached, last.offset),)]
+
+
+def counted(worker: Process) -> float:
+    """Return how many lost requests this life of a worker has counted."""
+    served = "signalbox_archive_lost_records_total"
+    return worker.telemetry.registry.get_sample_value(served, {"topic": REQUESTS}) or 0.0
+
+
+async def test_a_gap_is_counted_by_the_first_who_finds_it_only(tmp_path: Path) -> None:
+    """Where nothing comes after what was dropped either, it is on record; the next owner counts nothing."""
+    files, builder = Files(str(tmp_path)), built(0, 4, 8)
+    log = log_of(builder.envelopes)
+    async with process(log, files):
+        await until(all_of(builder, files))
+    reached = {c.place: c.end for c in commits_in(files)}[REQUESTS, 0]
+    log.skip((REQUESTS, 0), 50)
+    log.trim((REQUESTS, 0), reached + 50)
+    found = []
+    for _ in range(3):
+        async with process(log, files) as running:
+            await until(running.host.assigned_once.is_set)
+            found.append(counted(running))
+    lost = [c.lost for c in commits_in(files) if c.lost]
+
+    assert found == [50, 0, 0]
+    assert lost == [((reached, reached + 50),)]
+    assert rows(files) == naive(files) == expected(builder)
 
 
 @pytest.mark.parametrize("told", ["starts_at", "reached"])
@@ -285,15 +311,6 @@ def expected_of(builder: LogBuilder, count: int) -> list[tuple[object, ...]]:
     part = LogBuilder.__new__(LogBuilder)
     part.envelopes = builder.envelopes[:count]
     return expected(part)
-
-
-def _begins_at(log: MemoryLog, offset: int):  # type: ignore[no-untyped-def] # noqa: ANN202
-    begins = log.begins
-
-    async def late(partitions):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-        return {**await begins(partitions), (REQUESTS, 0): offset}
-
-    return late
 
 
 def test_only_topics_of_the_catalogue_are_archived() -> None:
