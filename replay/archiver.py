@@ -118,11 +118,17 @@ class Archiver:
         The next `flush` commits that, also where nothing else comes.
         """
         lane = self._lanes[place]
-        if offset > lane.position:
-            # A compacted topic, and one that was never read, has lost nothing that it was to keep.
-            if lane.begin and not family(place[0]).compacted:
-                lane.lost.append((lane.position, offset))
-            lane.position = offset
+        if lane.begin:
+            self.lost(place, offset)
+        # One that was never read has lost nothing that it was to keep.
+        lane.position = max(lane.position, offset)
+
+    def lost(self, place: Place, offset: int) -> None:
+        """Note that of *place* the topic dropped what was not taken yet and lies before *offset*."""
+        lane = self._lanes[place]
+        if offset > lane.position and not family(place[0]).compacted:
+            lane.lost.append((lane.position, offset))
+        lane.position = max(lane.position, offset)
 
     def gaps(self) -> Sequence[tuple[Place, int, int]]:
         """Return what was lost and is noted since this was asked last: place, first offset, end."""
@@ -232,8 +238,8 @@ class Archiver:
         lane.waiting = rest
         lane.begin = end
         lane.unreadable = [offset for offset in lane.unreadable if offset >= end]
-        self._gaps += [(lane.place, *stretch) for stretch in lane.lost]
-        lane.lost = []
+        self._gaps += [(lane.place, *stretch) for stretch in lane.lost if stretch[0] < end]
+        lane.lost = [stretch for stretch in lane.lost if stretch[0] >= end]
         return True
 
     def _row(self, envelope: Envelope, record: Any) -> Row | None:  # noqa: ANN401 - any record
@@ -293,7 +299,9 @@ class Archiver:
             stored.append(Stored(name, table, len(some), *span, _origins(topic, some), columns.nbytes))
             self.rows[table] = self.rows.get(table, 0) + len(some)
         passed = tuple(offset for offset in lane.unreadable if offset < end)
-        commit = Commit(topic, partition, lane.begin, end, tuple(stored), passed, tuple(lane.lost))
+        # A gap ends at the latest where a record begins, so that none reaches over the end of a chunk.
+        lost = tuple(stretch for stretch in lane.lost if stretch[0] < end)
+        commit = Commit(topic, partition, lane.begin, end, tuple(stored), passed, lost)
         put_commit(self._files, commit)
         self._lookup.add(commit)
         self.chunks += 1

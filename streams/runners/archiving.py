@@ -36,6 +36,10 @@ class Archive(Protocol):
         """Note that the topic holds nothing before *offset*; a flush makes durable what that says is lost."""
         ...
 
+    def lost(self, place: TP, offset: int) -> None:
+        """Note that of *place* the topic dropped what was not taken yet and lies before *offset*."""
+        ...
+
     def gaps(self) -> Sequence[tuple[TP, int, int]]:
         """Return what was lost and is durably noted since this was asked last: place, first offset, end."""
         ...
@@ -113,6 +117,8 @@ class ArchiveRunner:
         self._lock = asyncio.Lock()
         self._owned: frozenset[TP] = frozenset()
         self._starts: Mapping[TP, int] = {}
+        self._read: dict[TP, int] = {}
+        self._leapt: dict[TP, int] = {}
         self._reported: dict[TP, int] = {}
         self._since: int | None = None
         self._retry_at = 0
@@ -137,6 +143,7 @@ class ArchiveRunner:
             await asyncio.to_thread(self._archive.flush)
             self._tell_gaps()
             self._starts = {tp: max(offset, begins[tp]) for tp, offset in starts.items()}
+            self._read, self._leapt = dict(self._starts), {}
             self._reported = {}
             self._owned = partitions
 
@@ -159,7 +166,10 @@ class ArchiveRunner:
         async with self._lock:
             if tp not in self._owned:
                 return
+            self._reaches(tp, batch[0].offset)
+            await self._look()
             self._archive.take(tp, batch)
+            self._read[tp] = max(self._read[tp], batch[-1].offset + 1)
             self._taken += len(batch)
             if self._since is None:
                 self._since = self._world.now()
@@ -167,6 +177,24 @@ class ArchiveRunner:
             if await self._flushed():
                 return  # what is still too much waits for what other places have not given yet: `paused`
             await asyncio.sleep(_RETRY_S)
+
+    def _reaches(self, tp: TP, offset: int) -> None:
+        if offset > self._read[tp]:
+            self._leapt[tp] = offset
+
+    async def _look(self) -> None:
+        """See whether what reading leapt over was dropped meanwhile, or never were records.
+
+        Compaction and the marks of transactions leave offsets without a record; retention moves the begin.
+        """
+        leaps = {tp: self._leapt.pop(tp) for tp in list(self._leapt) if tp in self._owned}
+        begins = await self._world.log.begins(sorted(leaps))
+        for tp, offset in leaps.items():
+            if begins[tp] > self._read[tp]:
+                self._archive.lost(tp, min(begins[tp], offset))
+                self._since = self._world.now() if self._since is None else self._since
+            self._archive.reached(tp, offset)
+            self._read[tp] = offset
 
     async def _flushed(self) -> bool:
         """Write what waits; False if the place of the archive does not take it now."""
@@ -184,9 +212,9 @@ class ArchiveRunner:
             return True
 
     def reached(self, tp: TP, position: int) -> None:
-        """Pass on."""
+        """Pass on, at the next tick: what was dropped is to be told from what never was."""
         if tp in self._owned:
-            self._archive.reached(tp, position)
+            self._reaches(tp, position)
 
     def paused(self) -> frozenset[TP]:
         """Return what runs ahead of the records that it refers to, while memory holds enough of it.
@@ -208,6 +236,9 @@ class ArchiveRunner:
     async def tick(self) -> None:
         """Write what has waited long enough; care for the files once in a while."""
         now = self._world.now()
+        if self._leapt:
+            async with self._lock:
+                await self._look()
         if now < self._retry_at:
             return
         if self._since is not None and now - self._since >= 1000 * self._limits.flush_s:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,57 @@ async def test_a_gap_is_counted_by_the_first_who_finds_it_only(tmp_path: Path) -
     assert found == [50, 0, 0]
     assert lost == [((reached, reached + 50),)]
     assert rows(files) == naive(files) == expected(builder)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+async def test_what_is_dropped_while_a_worker_lags_is_on_record(tmp_path: Path, *, quiet: bool) -> None:
+    """Retention that passes a running worker makes a gap of what it had not read, and of nothing else."""
+    files, builder = Files(str(tmp_path)), built(*range(0, 32, 4))
+    half = len(builder.envelopes) // 2
+    log = log_of(builder.envelopes[:half])
+    requests = len(log.envelopes(REQUESTS))
+    async with process(log, files) as running:
+        await until(lambda: sum(row[0] == REQUESTS for row in rows(files)) == requests)
+        begin = {c.place: c.end for c in commits_in(files)}[REQUESTS, 0]
+        # No await in between: the worker sees nothing of these records.
+        log.skip((REQUESTS, 0), 50)
+        log.trim((REQUESTS, 0), begin + 50)
+        if not quiet:
+            log.skip((REQUESTS, 0), 7)  # offsets that never were records: no gap
+            append(log, [moved(e, begin + 57) for e in builder.envelopes[half:] if e.topic == REQUESTS])
+        await until(lambda: counted(running) > 0)
+        requests = len([e for e in log.envelopes(REQUESTS) if e.offset >= begin])
+        await until(lambda: sum(row[0] == REQUESTS and row[3] > begin for row in rows(files)) == requests)  # type: ignore[operator]
+        assert running.failures == []
+    async with process(log, files) as after:
+        await until(after.host.assigned_once.is_set)
+    lost = [c.lost for c in commits_in(files) if c.lost]
+
+    assert (counted(running), counted(after)) == (50, 0)
+    assert lost == [((begin, begin + 50),)]
+    assert quiet == (requests == 0)
+
+
+def moved(envelope: Envelope, base: int) -> Envelope:
+    """Return *envelope* at an offset beyond *base*."""
+    return replace(envelope, offset=base + envelope.offset)
+
+
+def test_a_gap_is_noted_with_the_chunk_that_it_lies_in(tmp_path: Path) -> None:
+    """Not with an earlier one, of which a kill would leave it noted twice or never."""
+    builder, files, place = built(*range(0, 24, 4)), Files(str(tmp_path)), (REQUESTS, 0)
+    archiver = Archiver(files, Identity("memory", "signalbox"), list(committed().values()), chunk=2)
+    archiver.assigned([place])
+    asked = [e for e in builder.envelopes if (e.topic, e.partition) == place]
+    archiver.take(place, asked[:3])
+    archiver.lost(place, asked[4].offset)
+    archiver.take(place, asked[4:])
+    archiver.flush()
+    gap = (asked[2].offset + 1, asked[4].offset)
+
+    assert [c.lost for c in commits_in(files, place)] == [(), (gap,), ()]
+    assert archiver.gaps() == [(place, *gap)]
+    assert archiver.gaps() == []
 
 
 @pytest.mark.parametrize("told", ["starts_at", "reached"])
