@@ -18,6 +18,7 @@ from agents.errors import InvalidRecord
 from replay.archive_care import summed
 from replay.archive_commits import Commit, Manifest, Stored, commits_in
 from replay.archive_files import Files
+from replay.archive_groups import Groups
 from replay.cases import Case, Unreadable, case_at
 from replay.decide import Evidence
 from replay.span import Span
@@ -97,6 +98,7 @@ class _Signals:
 
     def __init__(self, files: Files, commits: Iterable[Commit]) -> None:
         self._files = files
+        self._groups = Groups(files, _names(SignalSet))
         self._packer: Packer[SignalSet] = Packer(SignalSet)
         self._commits: dict[tuple[str, int], list[Commit]] = {}
         for commit in commits:
@@ -124,11 +126,9 @@ class _Signals:
             if stored.first <= high and stored.last >= max(low, commit.skip)
         ]
         for commit, stored in near:
-            table = _table(self._files, stored, ["offset", *_names(SignalSet)])
-            counts = pc.greater_equal(table["offset"], commit.skip)
-            rows = table.filter(pc.and_(counts, pc.is_in(table["offset"], value_set=wanted)))
-            for row in rows.to_pylist():
-                yield row.pop("offset"), _unpacked(self._packer, row, self._files)
+            for table in self._groups.between(stored, max(low, commit.skip), high):
+                for row in table.filter(pc.is_in(table["offset"], value_set=wanted)).to_pylist():
+                    yield row.pop("offset"), _unpacked(self._packer, row, self._files)
 
 
 def _names(cls: type) -> list[str]:
