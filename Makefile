@@ -51,6 +51,10 @@ test: setup triton ## every test, those on real Kafka and Triton included
 	@$(BIN)/python -m infra.local.kafka_jars
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: explore
+explore: setup ## other examples of each property than `make test` tries, and more of them
+	@$(BIN)/python -m pytest -m 'hypothesis and not live' --timeout=0 --hypothesis-profile=explore $(ARGS)
+
 check: format-check lint types imports unit ## format, lint, types, imports and the tests that need no other process
 
 unit: setup ## the tests that need no other process

@@ -1,14 +1,25 @@
-"""What every test runs under: no connection leaves this machine.
+"""What every test runs under: no connection leaves this machine, and properties are tried alike every time.
 
 The audit hook sees Python's own sockets, not those that C libraries (gRPC, libuv) open by themselves.
+
+Examples of properties are drawn from the test itself, so that a change is judged by what it changes and
+never by the luck of its run. `make explore` draws others each time, and more.
 """
 
 import ipaddress
 import socket
 import sys
 
+from hypothesis import settings
+
 _NAMES = frozenset({None, "", "localhost", socket.gethostname()})
+_MANY = 2_000
 _HOST_ARGUMENT = {"socket.connect": 1, "socket.sendto": 1, "socket.getaddrinfo": 0}
+
+
+# `ci` is Hypothesis's own: the same examples each time, no time limit for one, no data base of failures.
+settings.register_profile("explore", settings.get_profile("ci"), derandomize=False, max_examples=_MANY)
+settings.load_profile("ci")
 
 
 class NetworkForbiddenError(RuntimeError):

@@ -39,7 +39,7 @@ from streams.telemetry import Telemetry
 
 START = 1_790_000_000_000
 PARTITIONS = 2
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class Cable(MemoryLog):
@@ -132,11 +132,11 @@ class Worker:
 
         self.cable.on_sent = sent
 
-    async def stop(self) -> None:
-        """Stop it in good order."""
+    async def stop(self, drain_s: float = 1.0) -> None:
+        """Stop it in good order, with *drain_s* seconds for what is in flight."""
         if not self.gone:
             self.gone = True
-            await self.fleet.stop(1.0)
+            await self.fleet.stop(drain_s)
             await self.world.policies.stop()
 
 

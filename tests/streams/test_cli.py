@@ -157,7 +157,7 @@ def test_run_is_a_program_of_its_own(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "signalbox", "run", str(file), "--out", "o", "--policy", "policy.yaml"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*argv, "--profile", "profile.yaml", "--json"], capture_output=True, check=False, timeout=60,
+        [*argv, "--profile", "profile.yaml", "--json"], capture_output=True, check=False, timeout=110,
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, 2)

@@ -15,6 +15,7 @@ from streams.runners import Progress
 from streams.runners.joining import JoinRunner
 from streams.telemetry import Telemetry
 from tests.streams.plays import Play
+from tests.suites.log_suite import until
 
 YAML = """
 providers:
@@ -214,7 +215,11 @@ async def test_an_agent_that_fails_is_told_and_goes_no_further(where: str) -> No
     host = Host(runner, log, telemetry, "w1")
     fleet = Fleet(f"broken-{where}", [host])
     await fleet.start()
-    for n in range(4):
+    for n in range(2):
+        log.append(("requests", 0), b"", b"%d" % n)
+        await until(lambda n=n: bool(told) or len(runner.batches) > n)  # type: ignore[misc]
+    await until(lambda: bool(told))
+    for n in range(2, 4):
         log.append(("requests", 0), b"", b"%d" % n)
         await asyncio.sleep(0.05)
     await fleet.stop(0.1)

@@ -45,6 +45,12 @@ def say(play: Play, record: Paused | Resumed) -> None:
     play.log.append((CONTROL_EVENTS, 0), b"", CODEC.encode(record))
 
 
+async def stop(play: Play, target: Target) -> None:
+    """Order *target* to be paused; returns when every worker has read the order."""
+    say(play, paused(target))
+    await play.until(lambda: all(target in w.world.pauses.held for w in play.workers), "the order")
+
+
 def ask(play: Play, n: int, tenant: str = "acme") -> None:
     """Ask something that goes to north."""
     request = request_of(play.policy, f"r{n}", f"python {n}", now=play.clock.now)
@@ -104,8 +110,7 @@ async def test_a_paused_stage_consumes_nothing_until_it_is_resumed() -> None:
         await play.worker("w1")
         for n, role in enumerate(roles_for(play.policy)[1:]):
             target = Target("stage", role)
-            say(play, paused(target))
-            await asyncio.sleep(0.05)
+            await stop(play, target)
             ask(play, n)
             await play.quiet()
             results = play.total(["results"])
@@ -140,8 +145,7 @@ async def test_a_paused_provider_makes_no_new_call_while_calls_under_way_finish(
         await play.worker("w1")
         ask(play, 0)
         await play.until(lambda: len(play.provider.calls) == 1, "the first call")
-        say(play, paused(Target("provider", "north")))
-        await asyncio.sleep(0.05)
+        await stop(play, Target("provider", "north"))
         ask(play, 1)
         gate.set()
         await play.until(lambda: play.total(["results"]) == 1, "the result of the call under way")
@@ -182,8 +186,7 @@ async def test_a_pause_that_comes_while_jobs_wait_for_a_slot_stops_them() -> Non
         for n in range(4):
             ask(play, n)
         await play.until(lambda: len(play.provider.calls) == 1, "the first call")
-        say(play, paused(Target("tenant", "acme")))
-        await asyncio.sleep(0.05)
+        await stop(play, Target("tenant", "acme"))
         gate.set()
         await play.quiet()
 

@@ -30,6 +30,6 @@ async def test_a_policy_that_cannot_be_read_does_not_end_the_learning_of_others(
     log.append((CONTROL_POLICY, 0), b"y", b"garbage")
     await publish(world.outbox, policy, "a", 0, activate=True)
 
-    await asyncio.wait_for(world.policies.has(policy.hash), 5)
+    await asyncio.wait_for(world.policies.has(policy.hash), 60)
     assert world.policies.active == policy.hash
     await world.policies.stop()

@@ -16,6 +16,7 @@ from schemas.identity import Origin
 from schemas.topics import CONTROL_EVENTS, DEAD_LETTERS, REQUESTS, RESULTS
 from streams.memory import MemoryLog
 from streams.runs import RunView, collect, counts, find_run, follow, take
+from tests.suites.log_suite import until
 
 CODEC = Codec()
 POSITIONS = tuple(TopicPosition(topic, 0, 0) for topic in (REQUESTS, RESULTS, DEAD_LETTERS))
@@ -119,7 +120,7 @@ async def test_following_waits_for_what_was_redriven_before(log: MemoryLog) -> N
         await asyncio.sleep(0)
     assert not following.done()
     log.append((RESULTS, 0), A, CODEC.encode(RESULT))
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 60)
     assert (found.outcomes[A].result, seen) == (RESULT, [1])
 
 
@@ -128,13 +129,16 @@ async def test_following_waits_for_what_is_redriven_meanwhile(log: MemoryLog) ->
     log.append((DEAD_LETTERS, 0), A, CODEC.encode(DEAD))
     found, seen = view(), list[int]()
     following = asyncio.create_task(follow(log, CODEC, found, {A, B}, seen.append))
+    await until(lambda: len(seen) == 1)
     for record, topic in ((closed(0), DEAD_LETTERS), (replace(RESULT, request_id=B), RESULTS)):
-        await asyncio.sleep(0.01)
+        count = len(seen)
         log.append((topic, 0), A, CODEC.encode(record))
-    await asyncio.sleep(0.01)
+        await until(lambda count=count: len(seen) > count)  # type: ignore[misc]
+    for _ in range(20):
+        await asyncio.sleep(0)
     assert not following.done()
     log.append((RESULTS, 0), A, CODEC.encode(RESULT))
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 60)
     assert (counts(found)["completed"], seen) == (2, [1, 0, 1, 2])
 
 

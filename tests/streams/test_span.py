@@ -13,6 +13,7 @@ from streams.app import load_registries, make_world, topic_counts
 from streams.memory import MemoryLog
 from streams.runners.mapping import MapRunner
 from streams.telemetry import Telemetry
+from tests.suites.log_suite import until
 
 
 async def test_one_hung_chunk_stops_the_role_within_its_span() -> None:
@@ -34,13 +35,15 @@ async def test_one_hung_chunk_stops_the_role_within_its_span() -> None:
     await runner.assigned(frozenset({tp}))
     batch = [Envelope(REQUESTS, 0, offset, 0, None, b"x") for offset in range(200)]
     running = asyncio.create_task(runner.process(tp, batch))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(begun) >= 32)
+    for _ in range(1000):  # far more turns of the loop than the next chunk would need
+        await asyncio.sleep(0)
 
     assert max(begun) == 31
     assert runner.commits() == {}
 
     released.set()
-    await asyncio.wait_for(running, 5)
-    await runner.drain(5)
+    await asyncio.wait_for(running, 60)
+    await runner.drain(60)
     assert len(begun) == 200
     assert runner.commits()[tp].offset == 200

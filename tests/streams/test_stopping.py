@@ -97,8 +97,8 @@ async def test_what_was_read_is_begun_before_the_rest_is_waited_for() -> None:
     await fleet.start()
     await host.assigned_once.wait()
     log.append(("requests", 0), b"", b"1")
-    await until_true(lambda: host.vitals(None).read > 0, time.monotonic() + 5, 0)
-    await fleet.stop(5.0)
+    await until_true(lambda: host.vitals(None).read > 0, time.monotonic() + 60, 0)
+    await fleet.stop(60.0)
 
     assert runner.told == ["process 1 of requests", "drain within True"]
 
@@ -115,7 +115,7 @@ class SlowProvider(ScriptedProvider):
 
 async def ended(worker: Worker) -> None:
     """Stop *worker*, and let its process end: what it still does then, nobody hears of."""
-    await worker.stop()
+    await worker.stop(drain_s=60.0)
     worker.gone = False
     await worker.kill()
 

@@ -6,9 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
-
-import pytest
 
 from agents.errors import RouterError, Unavailable
 from agents.testing import request_of
@@ -103,12 +102,15 @@ async def test_a_worker_that_fetches_nothing_is_stuck() -> None:
     async with Play(YAML) as play:
         host, watched = await started(play, "dispatch", asked=4)
 
+        polled = asyncio.Event()
+
         async def nothing(timeout_s: float) -> Mapping[TP, Any]:
+            polled.set()
             await asyncio.sleep(timeout_s)
             return {}
 
         host.consumer._inner.poll = nothing  # type: ignore[method-assign]
-        await asyncio.sleep(0.3)
+        await polled.wait()
         ask(play)
         await asyncio.sleep(0.1)
         await stands_still(watched, "read")
@@ -162,7 +164,8 @@ async def test_a_paused_worker_is_not_stuck() -> None:
         _, watched = await started(play, "signals.heuristics", asked=2)
         order = Paused("stage", "signals.heuristics", "ada", "why", 1)
         play.log.append((CONTROL_EVENTS, 0), b"", play.codec.encode(order))
-        await asyncio.sleep(0.3)
+        await play.until(lambda: bool(play.workers[0].world.pauses.held), "the order")
+        await play.quiet()  # a poll that was under way when it came
         ask(play)
         assert await watched.after(LIMIT_S * 10) == []
         assert watched.dog.report()["waits_for"] == "paused by ada"
@@ -193,39 +196,37 @@ def test_time_while_the_process_was_stopped_does_not_count() -> None:
     assert [turns.turn() for _ in range(3)] == [1.0, 3.0, 4.0]
 
 
-def ended(limit_s: float, act: Callable[[LoopMonitor], None]) -> str:
-    """Return with what reason a monitor ended its process while *act* went on."""
-    reasons: list[str] = []
-    monitor = LoopMonitor(limit_s, reasons.append)
+def ended(limit_s: float, act: Callable[[LoopMonitor], None], *, patience_s: float = 60.0) -> str:
+    """Return with what reason a monitor ended its process after *act*, at most *patience_s* seconds later."""
+    reasons: Queue[str] = Queue()
+    monitor = LoopMonitor(limit_s, reasons.put)
     monitor.start()
     act(monitor)
-    monitor.stop()
-    return reasons[0] if reasons else ""
+    try:
+        return reasons.get(timeout=patience_s)
+    except Empty:
+        return ""
+    finally:
+        monitor.stop()
 
 
 def test_a_blocked_loop_is_noticed_and_a_turning_one_is_not() -> None:
     """The thread judges by the beats alone."""
 
     def beat(monitor: LoopMonitor) -> None:
-        for _ in range(40):
+        while monitor._turns.now < 2.5:
             monitor.beat()
-            time.sleep(0.05)
+            time.sleep(0.01)
 
-    assert "blocked" in ended(0.2, lambda _: time.sleep(2.0))
-    assert ended(5.0, beat) == ""
+    assert "blocked" in ended(0.2, lambda _: None)
+    assert ended(1.0, beat, patience_s=0.0) == ""
 
 
 def test_a_process_that_does_not_end_when_told_is_ended() -> None:
     """A drain that hangs must not hang for ever."""
-
-    def told(monitor: LoopMonitor) -> None:
-        monitor.must_end(0.2)
-        time.sleep(2.0)
-
-    assert "did not end" in ended(4.0, told)
+    assert "did not end" in ended(600.0, lambda monitor: monitor.must_end(0.2))
 
 
-@pytest.mark.timeout(60)
 def test_a_worker_with_a_blocked_loop_exits_with_its_own_code(tmp_path: Path) -> None:
     """The process says what is the matter, shows where it stands, and exits 5."""
     script = tmp_path / "blocked.py"
@@ -238,12 +239,12 @@ def test_a_worker_with_a_blocked_loop_exits_with_its_own_code(tmp_path: Path) ->
         "configure_logging(json_lines=True)\n"
         "LoopMonitor(0.5, partial(end_process, Telemetry(wall_clock, 'decision'))).start()\n"
         "def hangs_here():\n"
-        "    time.sleep(50)\n"
+        "    time.sleep(100)\n"
         "hangs_here()\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)],
-        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=50, check=False,
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
 
     assert done.returncode == 5

@@ -121,7 +121,7 @@ async def test_a_call_without_an_answer_ends_at_its_timeout() -> None:
                 await client("p", call(0.1, path))
         took = asyncio.get_running_loop().time() - started
 
-    assert 0.2 <= took < 2
+    assert 0.15 < took < 15
 
 
 @pytest.mark.parametrize("way", ["plain", "chunked", "compressed"])
