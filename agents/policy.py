@@ -196,6 +196,13 @@ class Policy(Part, Checked):
             return self._root
         return BYPASS if requested_model in self.models else None
 
+    def recipe_named(self, name: str) -> str | None:
+        """Return the recipe that files call *name*: nothing and ``default`` mean the root's; None if none."""
+        name = name.strip()
+        if name in {"", checks.DEFAULT_RECIPE}:
+            return self._root
+        return name if any(name == recipe.name.strip() for recipe in self.recipes) else None
+
     @property
     def _root(self) -> str:
         """The recipe of what is routed without a name: "", or the one called default if it is declared."""

@@ -45,7 +45,7 @@ Slices = Annotated[
 RewardModel = Annotated[str, typer.Option(help="Reward model: ridge or boosting.")]
 How = Annotated[str, typer.Option(help="clustered_t, bootstrap, bootstrap_t or confidence_sequence.")]
 Detect = Annotated[float, typer.Option(help="Smallest difference that matters, in reward units.")]
-Seed = Annotated[int, typer.Option(help="Seed of the folds.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the folds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -24,7 +24,7 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="Write one log at the first epsilon, for replay evaluate --table."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

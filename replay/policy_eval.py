@@ -35,13 +35,14 @@ class Judge:
     """Judges signals by one *recipe* of *policy*; raises `ConfigError` if it has no such recipe."""
 
     def __init__(self, policy: Policy, recipe: str = "") -> None:
-        routing = policy.routing_of(recipe)
-        if routing is None or recipe not in policy.evaluators:
+        found = policy.recipe_named(recipe)
+        routing = None if found is None else policy.routing_of(found)
+        if routing is None or found is None:
             known = ", ".join(name for name in policy.evaluators if name) or "none"
             raise ConfigError(f"the policy has no recipe {recipe!r}; recipes: {known}")
         self._policy = policy
         self._decisions = routing.decisions
-        self.evaluator: Evaluator = policy.evaluators[recipe]
+        self.evaluator: Evaluator = policy.evaluators[found]
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -107,9 +107,14 @@ def entries_in(path: Path) -> list[Mapping[str, Any]]:
 def observed_in(path: Path) -> list[Observations]:
     """Return the signals of every entry of *path*; raises `VectorError`, which names the entry."""
     return [
-        of_entries(entry.get("signals") or {}, f"{path}: entry {number} ({entry.get('id')!r})")
+        of_entries(_given(entry), f"{path}: entry {number} ({entry.get('id')!r})")
         for number, entry in enumerate(entries_in(path))
     ]
+
+
+def _given(entry: Mapping[str, Any]) -> object:
+    given = entry.get("signals")
+    return {} if given is None else given
 
 
 def golden(cases: Path, policies: Path, environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -37,7 +37,8 @@ class Previewer:
     """Observes and decides for one recipe of a policy; *every* observes all that is declared."""
 
     def __init__(self, policy: Policy, recipe: str = "", *, every: bool = False) -> None:
-        routing = policy.routing_of(recipe)
+        named = policy.recipe_named(recipe)
+        routing = None if named is None else policy.routing_of(named)
         self.routing = Routing() if routing is None else routing
         demanded = [config for configs in self.routing.demanded.values() for config in configs]
         self.configs = [c for c in self.routing.declared if every or c in demanded]

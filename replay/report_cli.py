@@ -42,7 +42,7 @@ def register(commands: typer.Typer, environment: Environment) -> None:
         detect: Annotated[
             float, typer.Option(help="Smallest difference that matters, in reward units.")
         ] = 0.01,
-        seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
         reproduce: Annotated[
             bool, typer.Option(help="Make every logged decision again, to see that the log can be relied on.")
         ] = True,

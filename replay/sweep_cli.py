@@ -46,7 +46,7 @@ def register(commands: typer.Typer, environment: Environment) -> None:
             float | None,
             typer.Option("--false-alarms", help="The most false alarms that will do, as a share."),
         ] = None,
-        seed: Annotated[int, typer.Option(help="Seed of the halves and of the bootstrap.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="Seed of the halves and of the bootstrap.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print the numbers.")] = False,
     ) -> None:
         """Tell what other thresholds would route, cost, catch and raise falsely, and propose one.

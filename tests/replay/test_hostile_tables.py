@@ -192,6 +192,13 @@ def test_what_does_not_matter_does_not_matter(tmp_path: Path, name: str) -> None
     assert (code, found["verdict"]) == (0, "better"), err
 
 
+def test_a_negative_seed_is_a_usage_error(tmp_path: Path) -> None:
+    """It exits with 2, whether or not a model is fitted."""
+    done = CliRunner().invoke(app, ["replay", "evaluate", "--table", str(tmp_path / "t"), "--seed", "-1"])
+
+    assert (done.exit_code, "--seed" in done.stderr) == (2, True)
+
+
 def test_numbered_actions_are_read_as_their_text() -> None:
     """Actions 0, 1, 2 go with columns target:0, target:1, target:2."""
     log = clear()

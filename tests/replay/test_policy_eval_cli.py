@@ -85,6 +85,18 @@ def test_eval_prints_an_object_for_each_vector(config: Path, tmp_path: Path) -> 
     assert (lab["decision"], lab["confidence"], lab["trace"]["k"]) == ("all", 0.0, "fallback")
 
 
+def test_the_root_is_the_recipe_default(config: Path, tmp_path: Path) -> None:
+    """A vector may name it so; a name that no recipe has is refused, and signals that are no object."""
+    vector = {"id": "a", "signals": {"keyword:urgent": {"matched": True}}}
+    signals = vectors(tmp_path, {**vector, "recipe": "default"})
+    (answer,) = orjson.loads(command("policy", "eval", str(config), "--signals", signals, "--json").stdout)
+
+    assert answer["decision"] == "quick"
+    for wrong in ({**vector, "recipe": "lob"}, {"id": "a", "signals": []}):
+        signals = vectors(tmp_path, wrong)
+        assert command("policy", "eval", str(config), "--signals", signals, "--json").exit_code == 2
+
+
 def test_a_signal_with_an_error_is_unknown(config: Path, tmp_path: Path) -> None:
     """A rule that says fail_request then fails the request, and the answer says by which leaf."""
     signals = vectors(

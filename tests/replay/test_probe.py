@@ -40,13 +40,15 @@ providers: {defaults: {default_model: small}, models: [{name: small, backend_ref
 """
 
 
-def probe(folder: Path, groups: list[dict[str, Any]], *options: str) -> tuple[int, dict[str, Any]]:
+def probe(
+    folder: Path, groups: list[dict[str, Any]], *options: str, config: str = CONFIG
+) -> tuple[int, dict[str, Any]]:
     """Return the exit code and the report on *groups*."""
-    config, probes = folder / "c.yaml", folder / "p.yaml"
-    config.write_text(CONFIG)
+    policy, probes = folder / "c.yaml", folder / "p.yaml"
+    policy.write_text(config)
     probes.write_text(yaml.safe_dump({"schema_version": "v1", "decisions": groups}))
     result = CliRunner().invoke(
-        signalbox.app, ["policy", "probe", str(config), str(probes), "--json", *options]
+        signalbox.app, ["policy", "probe", str(policy), str(probes), "--json", *options]
     )
     return result.exit_code, orjson.loads(result.stdout or b"{}")
 
@@ -103,6 +105,84 @@ def test_whatever_differs_fails_and_says_so(tmp_path: Path, expected: str, more:
 
     assert (code, found["failed"]) == (1, 1)
     assert found["groups"][0]["variants"][0]["why"]
+
+
+BANDED = """
+routing:
+  signals:
+    keywords: [{name: urgent, operator: OR, keywords: [urgent]}]
+    structure: [{name: bytes, feature: {type: count, source: {type: text_bytes}}}]
+    domains: [{name: law, mmlu_categories: [law]}]
+  projections:
+    scores:
+      - {name: haste, method: weighted_sum, inputs: [{type: keyword, name: urgent, weight: 1}]}
+      - {name: matter, method: weighted_sum, inputs: [{type: domain, name: law, weight: 1}]}
+    mappings:
+      - name: hastes
+        source: haste
+        method: threshold_bands
+        outputs: [{name: slow, lt: 0.5}, {name: quick, gte: 0.5}]
+      - name: matters
+        source: matter
+        method: threshold_bands
+        outputs: [{name: light, lt: 0.5}, {name: grave, gte: 0.5}]
+  decisions:
+    - {name: fast, rules: {type: keyword, name: urgent}, modelRefs: [{model: small}]}
+providers: {defaults: {default_model: small}, models: [{name: small, backend_refs: [{name: north}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        ({"expected_signals": {"projection": ["quick"]}, "forbidden_signals": {"projections": ["slow"]}}, ""),
+        ({"expected_signals": {"projections": ["slow"]}}, "did not match"),
+        ({"forbidden_signals": {"projection": ["quick"]}}, "forbidden"),
+        ({"expected_signals": {"projection": ["grave"]}, "forbidden_signals": {"projection": ["light"]}}, ""),
+        ({"expected_signals": {"projection": ["quikc"]}}, "declares no projection"),
+        ({"expected_signals": {"keywords": ["ugrent"]}}, "declares no keyword"),
+        ({"expected_signals": {"embeddings": ["any"]}}, "declares no embedding"),
+        ({"expected_signals": {"domains": ["laws"]}}, "declares no domain"),
+        ({"expected_signals": {"domains": ["law"]}}, ""),
+        ({"expected_signal_values": {"structure:bytes": {"gte": 14, "lte": 14}}}, ""),
+        ({"expected_signal_values": {"structure:bytes": {"gt": 14}}}, "structure:bytes is 14"),
+        ({"expected_signal_values": {"structure:byte": {"gt": 14}}}, "declares no structure"),
+    ],
+)
+def test_whatever_heuristics_can_tell_is_judged(tmp_path: Path, asked: dict[str, Any], fault: str) -> None:
+    """Projections of heuristics, names and numbers count; only what needs a classifier is passed over."""
+    code, found = probe(tmp_path, [group("fast", {"query": "this is urgent", **asked})], config=BANDED)
+    why = found["groups"][0]["variants"][0]["why"]
+
+    assert (code, bool(why)) == (1 if fault else 0, bool(fault)), why
+    assert fault in why
+
+
+def test_the_root_s_recipe_is_called_default(tmp_path: Path) -> None:
+    """A probe may name it so; a model that leads nowhere fails its probes rather than try the root."""
+    urgent = {"query": "this is urgent"}
+    named = group("fast", urgent, expected_recipe="default")
+    code, found = probe(tmp_path, [named, group("fast", urgent, model="nobody")])
+
+    assert (code, found["passed"], found["failed"]) == (1, 1, 1)
+    assert "'nobody'" in found["groups"][1]["variants"][0]["why"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"expected_signals": {"keywrods": ["urgent"]}},
+        {"expected_signals": {"keywords": "urgent"}},
+        {"expected_signal_values": {"context:long": {"equals": 5}}},
+        {"expected_signal_values": {"context:long": 5}},
+        {"variants": {"query": "urgent"}},
+    ],
+)
+def test_an_expectation_that_could_not_fail_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:
+    """A type of signal that there is not, a bound that is none, variants that are no list: exit 2."""
+    code, _ = probe(tmp_path, [{**group("fast", {"query": "this is urgent"}), **more}])
+
+    assert code == 2
 
 
 def test_requests_are_repeated_padded_and_filled_to_the_byte(tmp_path: Path) -> None:
