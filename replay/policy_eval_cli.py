@@ -95,7 +95,7 @@ def _line(answer: Mapping[str, Any]) -> str:
 def entries_in(path: Path) -> list[Mapping[str, Any]]:
     """Return the objects in the JSON file *path*, a list or one; raises `VectorError` or `ConfigError`."""
     try:
-        entries = orjson.loads(read_text(path))
+        entries = orjson.loads(read_text(path).removeprefix("\ufeff"))
     except orjson.JSONDecodeError as error:
         raise VectorError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     entries = [entries] if isinstance(entries, dict) else entries

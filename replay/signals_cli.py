@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,11 +104,12 @@ def _written(source: Path, answer: Answer, out: Path) -> dict[str, int]:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Iterate over the lines of *path*, gzipped or not; raises OSError."""
+    """Iterate over the lines of *path*, gzipped or not, without a byte order mark; raises OSError."""
     with path.open("rb") as probe:
         zipped = probe.read(2) == b"\x1f\x8b"
     with gzip.open(path, "rb") if zipped else path.open("rb") as lines:
-        yield from lines
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix(BOM_UTF8)
 
 
 def _answered(number: int, raw: bytes, answer: Answer) -> dict[str, Any]:

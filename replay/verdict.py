@@ -9,7 +9,7 @@ from typing import Literal
 
 from scipy import stats
 
-from replay.diagnostics import LEAST_CARRYING, LEAST_ESS, Diagnostics
+from replay.diagnostics import FEWEST_CLUSTERS, LEAST_CARRYING, LEAST_ESS, MOST_UNSUPPORTED, Diagnostics
 from replay.intervals import Interval
 
 Word = Literal["better", "worse", "not_enough_evidence"]
@@ -30,11 +30,15 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on the target policy, why it was refused (if it was), and what it would take."""
+    """The verdict on the target policy, why it was refused (if it was), and what it would take.
+
+    `rows_help` is false where the refusal is for what more rows of the same kind would have wrong too.
+    """
 
     word: Word
     refusals: tuple[str, ...]
     needs: Needs
+    rows_help: bool = True
 
     def sentence(self, difference: Interval, what: str) -> str:
         """Return the verdict in words, about *what* (such as: the mean reward)."""
@@ -42,9 +46,15 @@ class Verdict:
         if self.word != "not_enough_evidence":
             return f"The target policy is {self.word}: {found}."
         reason = "; ".join(self.refusals) or f"{found}, which could be nothing"
-        rows = f"It needs about {self.needs.rows:,} more rows of such traffic"
-        pairs = "" if self.needs.pairs is None else f", or {self.needs.pairs:,} judged pairs"
-        return f"Not enough evidence: {reason}. {rows}{pairs}."
+        return f"Not enough evidence: {reason}. {self._remedy()}."
+
+    def _remedy(self) -> str:
+        pairs = "" if self.needs.pairs is None else f"{self.needs.pairs:,} judged pairs"
+        if self.rows_help:
+            rows = f"It needs about {self.needs.rows:,} more rows of such traffic"
+            return f"{rows}, or {pairs}" if pairs else rows
+        rows = "More rows of such traffic would not change that"
+        return f"{rows}, but {pairs} would" if pairs else rows
 
 
 def verdict(
@@ -67,19 +77,29 @@ def verdict(
         return Verdict("better", (), Needs(0, 0))
     if not refusals and difference.high < 0.0:
         return Verdict("worse", (), Needs(0, 0))
-    return Verdict("not_enough_evidence", refusals, needs)
+    amiss = found.drifted or refusals != found.refusals or (found.unsupported_share or 0.0) > MOST_UNSUPPORTED
+    return Verdict("not_enough_evidence", refusals, needs, rows_help=not amiss)
 
 
 def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
     """Return further rows until the half-width is what is to be detected, and the sample size is enough.
 
-    Half-widths shrink with the root of n. A ratio of sample sizes is also asked of a refused effective size.
+    Half-widths shrink with the root of n. A ratio of sample sizes is also asked of a refused effective size
+    or number of clusters; of one that is 0 no ratio can be told, so at least what it lacks is asked for.
     """
     aim = _aim(difference, detect)
     ratio = (difference.half / aim) ** 2 if math.isfinite(difference.half) else 1.0
-    for have, least in ((min(found.ess, found.ess_observed), LEAST_ESS), (found.carrying, LEAST_CARRYING)):
-        ratio = max(ratio, least / have if have > 0.0 else 1.0)
-    return max(math.ceil(found.n * (ratio - 1.0)), 1)
+    at_least = 1
+    for have, least in (
+        (min(found.ess, found.ess_observed), LEAST_ESS),
+        (found.carrying, LEAST_CARRYING),
+        (float(found.clusters_observed), FEWEST_CLUSTERS),
+    ):
+        if have > 0.0:
+            ratio = max(ratio, least / have)
+        else:
+            at_least = max(at_least, math.ceil(least))
+    return max(math.ceil(found.n * (ratio - 1.0)), at_least)
 
 
 def _pairs(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:

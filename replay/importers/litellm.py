@@ -50,7 +50,7 @@ class LiteLLM(Importer):
         "model_parameters": "tools, tool_choice, functions, response_format, max_tokens, temperature",
         "prompt_tokens": "tokens read",
         "completion_tokens": "tokens written",
-        "response_cost": "USD paid (payload)",
+        "response_cost": "USD paid (payload); unknown if below 0",
         "spend": "USD paid (spend log)",
         "response_cost_failure_debug_info": "if it is there, the cost is unknown, though it says 0",
         "startTime": "when the call was made: seconds since 1970, or ISO text",
@@ -127,8 +127,9 @@ def _answered(line: Json, model: str) -> Answered:
         return Answered(model, FAILED, prompt, completion)
     if str(line.get("cache_hit")).lower() == "true":
         return Answered(model, CACHED, prompt, completion, 0.0)
-    paid = number_of(line.get("response_cost", line.get("spend")))
-    if line.get("response_cost_failure_debug_info"):
+    stated = line.get("response_cost")
+    paid = number_of(line.get("spend") if stated is None else stated)
+    if line.get("response_cost_failure_debug_info") or (paid is not None and paid < 0.0):
         paid = None
     at = time_of(line.get("startTime"))
     return Answered(model, prompt_tokens=prompt, completion_tokens=completion, paid_usd=paid, at=at)

@@ -40,7 +40,7 @@ class OpenAI(Importer):
         "custom_id": "joins a batch's input line and output line",
         "url": "/v1/chat/completions is read; other endpoints are left out",
         "body": "the request (batch input)",
-        "response": "the answer: `status_code` and `body` (batch output), or the chat completion itself",
+        "response": "the answer: `status_code` and `body` (batch output), the completion, or its chunks",
         "error": "if it is there, the call failed (batch output)",
         "request": "the request of a pair with `response`",
         "id": "names the completion",
@@ -69,8 +69,7 @@ class OpenAI(Importer):
             return Entry(_custom_id(line), None, _output(line))
         if "request" in line:
             asked = _asked(mapping_of(line["request"]))
-            answer = mapping_of(line.get("response"))
-            return Entry(text_of(line.get("id")), asked, _answered(answer, asked.model, 1.0))
+            return Entry(text_of(line.get("id")), asked, _paired(line["response"], asked.model))
         return _stored(line)
 
     def _input(self, line: Json) -> Entry:
@@ -93,6 +92,23 @@ def _asked(body: Json) -> Asked:
     if tags:
         request["metadata"] = tags
     return Asked(request, text_of(body.get("model")))
+
+
+def _paired(response: object, asked: str) -> Answered | None:
+    """Return what came of a pair's call: its response, or the chunks of one; None where none was logged."""
+    if response is None:
+        return None
+    if isinstance(response, list):
+        response = _joined([chunk for chunk in response if isinstance(chunk, Mapping)])
+    return _answered(mapping_of(response), asked, 1.0)
+
+
+def _joined(chunks: list[Json]) -> Json:
+    """Return a stream's chunks as one answer: what any of them says; only the last one has the usage."""
+    joined: dict[str, Any] = {}
+    for chunk in chunks:
+        joined |= {name: value for name, value in chunk.items() if value is not None}
+    return joined
 
 
 def _output(line: Json) -> Answered:

@@ -192,6 +192,26 @@ def test_what_does_not_matter_does_not_matter(tmp_path: Path, name: str) -> None
     assert (code, found["verdict"]) == (0, "better"), err
 
 
+@pytest.mark.parametrize(
+    ("change", "least"),
+    [("no rewards", 200), ("nothing supported", 200), ("one cluster", 19 * N * 10)],
+)
+def test_what_is_lacking_is_asked_for(tmp_path: Path, change: str, least: int) -> None:
+    """Without any evidence that is the least sample; with one cluster of twenty 19 times the rows."""
+    _, found, _ = evaluated(tmp_path, REFUSED[change][0](as_table(clear())))
+
+    assert found["needs"]["rows"] >= least
+
+
+@pytest.mark.parametrize("change", ["never logged", "observation that is not so", "equal rewards"])
+def test_no_rows_are_asked_for_that_would_not_help(tmp_path: Path, change: str) -> None:
+    """What is wrong with the log as a whole is wrong with more of it; the sentence says so."""
+    _, found, _ = evaluated(tmp_path, REFUSED[change][0](as_table(clear())))
+
+    assert "would not change that" in found["sentence"]
+    assert "It needs about" not in found["sentence"]
+
+
 def test_a_negative_seed_is_a_usage_error(tmp_path: Path) -> None:
     """It exits with 2, whether or not a model is fitted."""
     done = CliRunner().invoke(app, ["replay", "evaluate", "--table", str(tmp_path / "t"), "--seed", "-1"])

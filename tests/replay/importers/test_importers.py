@@ -348,3 +348,42 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     """The message lists what there is."""
     with pytest.raises(ConfigError, match="litellm, openai"):
         ImportedLog([tmp_path / "x"], "langsmith")
+
+
+def test_a_negative_price_is_none() -> None:
+    """What LiteLLM says was paid counts if it can have been; a payload without it may have a row's spend."""
+    for line, paid in (
+        ({**PAYLOAD, "response_cost": -1}, None),
+        ({**PAYLOAD, "response_cost": None, "spend": 0.5}, 0.5),
+        ({**PAYLOAD, "response_cost": 0}, 0.0),
+    ):
+        answered = read("litellm", line).answered
+        assert answered is not None
+        assert answered.paid_usd == paid
+
+
+def test_a_pair_may_hold_a_stream_or_no_answer() -> None:
+    """Chunks are one answer, whose last one counts the tokens; without a response a call is no failure."""
+    chunks = [
+        {
+            "object": "chat.completion.chunk",
+            "model": "m-2",
+            "choices": [{"delta": {"content": "a"}}],
+            "usage": None,
+        },
+        {"object": "chat.completion.chunk", "model": "m-2", "choices": [], "usage": ANSWER["usage"]},
+    ]
+    streamed = read("openai", {**PAIR, "response": chunks}).answered
+    assert streamed == read("openai", PAIR).answered
+    assert read("openai", {**PAIR, "response": None}).answered is None
+    failed = read("openai", {**PAIR, "response": [*chunks, {"error": {"message": "overloaded"}}]}).answered
+    assert failed is not None
+    assert failed.state == "failed"
+
+
+def test_a_byte_order_mark_costs_no_line(tmp_path: Path) -> None:
+    """Files of some editors begin with one; the first call is read all the same."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(PAIR).encode() + b"\r\n")
+
+    assert len(list(ImportedLog([path]).calls())) == 1
