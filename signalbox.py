@@ -25,6 +25,7 @@ import streams.claims_cli
 import streams.cli
 import streams.dlq_cli
 import streams.doctor_cli
+import streams.feedback_cli
 import streams.live_view
 import streams.pause_cli
 import streams.settings
@@ -60,6 +61,7 @@ infra.local.commands.register(app)
 streams.cli.register(app, infra.local.commands.broker_of, open_archive)
 streams.pause_cli.register(app, infra.local.commands.broker_of)
 streams.dlq_cli.register(app, infra.local.commands.broker_of)
+streams.feedback_cli.register(app, infra.local.commands.broker_of)
 streams.claims_cli.register(app, infra.local.commands.locate)
 streams.doctor_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)
 streams.topics_cli.register(app, infra.local.commands.locate, infra.local.commands.BUNDLED_POLICY)

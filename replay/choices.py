@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from replay.choice_features import Features
 from replay.logged import Batch, Logged, asked, places
 from replay.logged_facts import whole
 from replay.outcomes import Decider, Mix
+from replay.rated_file import RatedFile
 from replay.repeats import FirstOf, firsts
 from replay.rewards import Ids, Rewards, ids_of, rewards
 
@@ -104,6 +106,7 @@ class Choices:
     lacking: Counter[str]
     logging_policies: tuple[str, ...]
     dropped: Mapping[str, Mapping[str, Any]]
+    outside: RatedFile | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what is told of the log."""
@@ -116,13 +119,15 @@ class Choices:
             "clustered_by": self.clustered_by,
             "logging_policies": list(self.logging_policies),
             "dropped": {name: dict(gone) for name, gone in self.dropped.items()},
+            "ratings_file": None if self.outside is None else self.outside.as_json(),
         }
 
 
-def choices(logged: Logged, wanted: Wanted) -> Choices:
+def choices(logged: Logged, wanted: Wanted, outside: RatedFile | None = None) -> Choices:
     """Return the choices of *logged* under *wanted*; raises `InvalidRecord` for ambiguous feedback.
 
-    Also where a failure is to be a reward and answers were dropped by age: what was dropped looks like one.
+    Ratings *outside* the log count beside those in it. It also raises where a failure is to be a reward and
+    answers were dropped by age: what was dropped looks like one.
     """
     dropped = logged.dropped()
     if wanted.failed is not None and "completions" in dropped:
@@ -130,7 +135,8 @@ def choices(logged: Logged, wanted: Wanted) -> Choices:
             f"{dropped['completions']['rows']:,} rows of completions were dropped by retention, and their "
             "requests look as if nobody had answered: leave out --failed-reward, or take a log that is whole"
         )
-    rated = rewards(logged.feedback(), wanted.metric, wanted.source)
+    tables = chain(() if outside is None else (outside.table,), logged.feedback())
+    rated = rewards(tables, wanted.metric, wanted.source)
     gathered = _Gathered(Decider(wanted.policy))
     counts = Counts(repeated_ratings=rated.repeated, unusable_ratings=rated.unusable)
     for partition in logged.partitions():
@@ -139,7 +145,7 @@ def choices(logged: Logged, wanted: Wanted) -> Choices:
         for batch in logged.batches(partition, MORE):
             gathered.add(batch, known, first, counts)
         counts.never_decided += len(first.given_up)
-    return _table(gathered, rated, wanted, counts, dropped)
+    return replace(_table(gathered, rated, wanted, counts, dropped), outside=outside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ Log = Annotated[
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="With --log: the target policy.")]
 Metric = Annotated[str, typer.Option(help="With --log: the metric of feedback that counts.")]
 Source = Annotated[str, typer.Option(help="With --log: whose feedback counts.")]
+Ratings = Annotated[
+    Path | None,
+    typer.Option(help="With --log: ratings that are not in it, one JSON object a line; docs/feedback.md."),
+]
 Horizon = Annotated[
     str | None, typer.Option(help="With --log: how long feedback may take, such as 24h or 7d.")
 ]
@@ -61,6 +65,7 @@ def _evaluate(  # noqa: PLR0913 - a command's options
     *,
     reward: Metric = "",
     source: Source = "",
+    ratings: Ratings = None,
     horizon: Horizon = None,
     failed_reward: Failed = None,
     cluster: Cluster = "subject",
@@ -89,8 +94,7 @@ def _evaluate(  # noqa: PLR0913 - a command's options
             "--slice judges by clustered_t alone, whose p-values are adjusted; leave out --interval"
         )
     method = report.Method(interval=interval, model=report.KINDS[model], detect=detect, seed=seed)
-    if (table is None) == (log is None) or (log is None) != (policy is None):
-        raise _refused("give --table FILE, or --log LOG and --policy FILE")
+    _check_places(table, log, policy, ratings)
     if table is not None:
         raise typer.Exit(report.evaluate_table(table, method, slices or (), as_json=as_json))
     assert log is not None and policy is not None  # noqa: S101, PT018 - as checked
@@ -107,7 +111,18 @@ def _evaluate(  # noqa: PLR0913 - a command's options
         )
     except ConfigError as error:
         raise _refused(str(error)) from None
-    raise typer.Exit(report.evaluate_log(log, wanted, method, slices or (), save=save_table, as_json=as_json))
+    raise typer.Exit(
+        report.evaluate_log(
+            log, wanted, method, slices or (), ratings=ratings, save=save_table, as_json=as_json
+        )
+    )
+
+
+def _check_places(table: Path | None, log: str | None, policy: Path | None, ratings: Path | None) -> None:
+    if (table is None) == (log is None) or (log is None) != (policy is None):
+        raise _refused("give --table FILE, or --log LOG and --policy FILE")
+    if ratings is not None and log is None:
+        raise _refused("--ratings goes with --log; the rewards of a table are in its column `reward`")
 
 
 def _milliseconds(text: str | None) -> int | None:

@@ -23,6 +23,7 @@ from replay.exit_codes import code_of
 from replay.intervals import METHODS, Interval
 from replay.logged import Logged, logged_at
 from replay.measures import SHARED, Measured, Prices, measured, prices_of
+from replay.rated_file import rated_file
 from replay.reward_model import Kind
 from replay.table import Table, read_table, table_of
 from schemas.logdir import LogDirError
@@ -118,13 +119,14 @@ def evaluate_log(  # noqa: PLR0913 - a command's options
     method: Method,
     slices: Sequence[str],
     *,
+    ratings: Path | None,
     save: Path | None,
     as_json: bool,
 ) -> int:
     """Evaluate *wanted* over the log or archive at *where*, print the outcome and return the exit code."""
     try:
         logged = logged_at(where)
-        found = choices(logged, wanted)
+        found = choices(logged, wanted, None if ratings is None else rated_file(ratings))
         if save is not None:
             pq.write_table(found.table, save)
         if not found.counts.decisions:

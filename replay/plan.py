@@ -26,6 +26,7 @@ LEVEL, POWER = 0.95, 0.8
 LEAST_ESS, LEAST_CARRYING, MOST_UNSUPPORTED = 200.0, 40.0, 0.05
 """As in `replay.diagnostics`, which takes scipy to import; a test holds them equal."""
 PAIR_SPREAD = 0.6
+"""Standard deviation of a judged pair scored 1 (win), 0 (tie) or -1 (loss)."""
 _SAME = 1e-9
 """A share of the effect that is the rounding of odds which are equal."""
 EPSILONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

@@ -52,8 +52,8 @@ def rewards(tables: Iterable[pa.Table], metric: str = "", source: str = "") -> R
 
     Raises `InvalidRecord` where that leaves several metrics, or none of those that there are.
     """
-    parts = [table.select(_COLUMNS) for table in tables]
-    table = pa.concat_tables(parts).combine_chunks() if parts else _SCHEMA.empty_table()
+    parts = [table.select(SCHEMA.names).cast(SCHEMA) for table in tables]
+    table = pa.concat_tables(parts).combine_chunks() if parts else SCHEMA.empty_table()
     if source:
         table = _only(table, "source", source)
     table = _only(table, "metric", metric or _sole(table))
@@ -78,8 +78,7 @@ def rewards(tables: Iterable[pa.Table], metric: str = "", source: str = "") -> R
     )
 
 
-_COLUMNS = ["request_id", "source", "metric", "reward", "observation", "arrived_at"]
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("request_id", pa.binary(16)),
         ("source", pa.string()),
@@ -89,6 +88,7 @@ _SCHEMA = pa.schema(
         ("arrived_at", pa.int64()),
     ]
 )
+"""The columns of feedback that matter; `arrived_at` is in ms."""
 
 
 def _sole(table: pa.Table) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
-
-from scipy import stats
 
 from replay.diagnostics import FEWEST_CLUSTERS, LEAST_CARRYING, LEAST_ESS, MOST_UNSUPPORTED, Diagnostics
 from replay.intervals import Interval
+from replay.plan import PAIR_SPREAD, factor
 
 Word = Literal["better", "worse", "not_enough_evidence"]
-PAIR_SPREAD = 0.6
-"""Standard deviation of a judged pair scored 1 (win), 0 (tie) or -1 (loss), by which pairs are planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def verdict(
     that is larger.
     """
     refusals = (*found.refusals, *refusals)
-    needs = Needs(_rows(difference, found, detect), _pairs(difference, found, detect, level))
+    needs = Needs(_rows(difference, found, detect, level), _pairs(difference, found, detect, level))
     if not refusals and difference.low > 0.0:
         return Verdict("better", (), Needs(0, 0))
     if not refusals and difference.high < 0.0:
@@ -81,14 +79,17 @@ def verdict(
     return Verdict("not_enough_evidence", refusals, needs, rows_help=not amiss)
 
 
-def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
-    """Return further rows until the half-width is what is to be detected, and the sample size is enough.
+def _rows(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:
+    """Return further rows until what is to be detected is, with a power of 80 %, as `replay.plan` plans.
 
-    Half-widths shrink with the root of n. A ratio of sample sizes is also asked of a refused effective size
-    or number of clusters; of one that is 0 no ratio can be told, so at least what it lacks is asked for.
+    A half-width is z_{1-a/2} standard errors, which shrink with the root of n, and a difference is found
+    with power b if it is z_{1-a/2} + z_b of them. A ratio of sample sizes is also asked of a refused
+    effective size or number of clusters; of one that is 0 no ratio can be told, so at least what it lacks
+    is asked for.
     """
     aim = _aim(difference, detect)
-    ratio = (difference.half / aim) ** 2 if math.isfinite(difference.half) else 1.0
+    error = difference.half / _quantile(level)
+    ratio = factor(level) * (error / aim) ** 2 if math.isfinite(error) else 1.0
     at_least = 1
     for have, least in (
         (min(found.ess, found.ess_observed), LEAST_ESS),
@@ -103,10 +104,13 @@ def _rows(difference: Interval, found: Diagnostics, detect: float) -> int:
 
 
 def _pairs(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:
-    """Return judged pairs, drawn from changed requests only: (z d sd / h)^2 for half-width h."""
-    quantile = float(stats.norm.ppf(0.5 + level / 2.0))
-    aim = _aim(difference, detect)
-    return max(math.ceil((quantile * found.changed_share * PAIR_SPREAD / aim) ** 2), 1)
+    """Return judged pairs, drawn from changed requests only: (z_{1-a/2} + z_b)^2 (d sd / D)^2, as planned."""
+    spread = found.changed_share * PAIR_SPREAD
+    return max(math.ceil(factor(level) * (spread / _aim(difference, detect)) ** 2), 1)
+
+
+def _quantile(level: float) -> float:
+    return NormalDist().inv_cdf(0.5 + level / 2.0)
 
 
 def _aim(difference: Interval, detect: float) -> float:

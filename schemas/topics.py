@@ -78,7 +78,7 @@ class Topic:
 
 
 _WORKERS = ("admission", "signals", "decision", "dispatch", "provider", "retry")
-_COMMANDS = ("submit", "run-status", "status", "pause", "resume", "dlq", "policy")
+_COMMANDS = ("submit", "run-status", "status", "pause", "resume", "dlq", "feedback", "policy")
 
 CATALOGUE: tuple[Topic, ...] = (
     Topic(
@@ -114,7 +114,7 @@ CATALOGUE: tuple[Topic, ...] = (
         "request_id",
         "decision",
         ("decision", "dispatch"),
-        ("decision", "dispatch", "archive"),
+        ("decision", "dispatch", "archive", "feedback"),
         note="the first one of a request in partition order is the decision",
     ),
     Topic(
@@ -163,7 +163,15 @@ CATALOGUE: tuple[Topic, ...] = (
         ("archive", "submit", "run", "run-status"),
         note="the first one of a request in partition order is effective",
     ),
-    Topic("feedback", (Feedback,), "request_id", "decision", ("users", "judges"), ("archive",)),
+    Topic(
+        "feedback",
+        (Feedback,),
+        "request_id",
+        "decision",
+        ("feedback", "users", "judges"),
+        ("archive",),
+        note="partition of the origin, if the rater knows it",
+    ),
     Topic(
         "dead-letters",
         (DeadLetter, LetterClosed),

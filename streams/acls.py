@@ -19,7 +19,7 @@ _LITERAL, _ALLOW, _ANY = 3, 3, 1
 _MANY = ("signals", "provider")
 """Roles that come one for each signal role or provider, and keep to their own topics."""
 
-CLIENTS = ("submit", "run-status", "status", "pause", "resume", "dlq")
+CLIENTS = ("submit", "run-status", "status", "pause", "resume", "dlq", "feedback")
 """Commands that connect as somebody of their own."""
 
 

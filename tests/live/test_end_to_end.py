@@ -128,6 +128,24 @@ def test_a_batch_comes_back_is_explained_and_proved_again(stack: Stack) -> None:
     assert (status.report["done"], status.report["accepted"], status.report["pending"]) == (True, LINES, 0)
 
 
+def test_answers_are_rated_by_their_output_lines(stack: Stack) -> None:
+    """The ids of results name requests; the ratings lie beside them in the topic."""
+    rows = [json.loads(row) for row in (stack.folder / "out.jsonl").read_bytes().splitlines()]
+    named = [row["id"] for row in rows if row["response"]]
+    ratings = stack.folder / "ratings.jsonl"
+    lines = [json.dumps({"request_id": name, "reward": 1}) for name in [*named, "f" * 32]]
+    ratings.write_text("\n".join(lines) + "\n")
+    told = stack.call("feedback", str(ratings))
+    log = stack.folder / "rated"
+    stack.call("submit", str(stack.folder / "in.jsonl"), "--run", "e2e", "--detach", "--keep-log", str(log))
+    found = {(e.key, e.partition): CODEC.decode(e.value) for e in LogDir(log).read("feedback")}
+
+    assert (told.code, told.report["written"]) == (1, len(named))
+    assert [line["code"] for line in told.report["refused"]] == ["request_not_found"]
+    assert {f"batch_req_{key.hex()}" for key, _ in found} == set(named)
+    assert all(record.origin.partition == partition for (_, partition), record in found.items())
+
+
 def test_the_log_in_memory_gives_the_same_decisions(stack: Stack) -> None:
     """The same file under the same run's name: the same ids, and for equal signals equal decisions."""
     file, out, log = (str(stack.folder / name) for name in ("in.jsonl", "memory.jsonl", "memory"))

@@ -13,8 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from replay.evaluation import ALL_ROWS, OBSERVED_ROWS
+from schemas.codec import Codec
 from schemas.decision import Decision
+from schemas.feedback import Feedback
 from schemas.logdir import LogDir
+from schemas.topics import FEEDBACK
 from signalbox import app
 from tests.replay.explored import Rating, decisions, plain, policy, rated, run, worth
 
@@ -42,6 +45,71 @@ def evaluated(tmp_path: Path, log: Path, text: str, *options: str) -> tuple[int,
     done = CliRunner().invoke(app, command)
     assert done.exception is None or isinstance(done.exception, SystemExit)
     return done.exit_code, orjson.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+def ratings_of(log: Path, path: Path, **more: object) -> Path:
+    """Write the feedback of *log* as a file of ratings to *path*."""
+    codec = Codec()
+    records = [codec.decode_as(Feedback, envelope.value) for envelope in LogDir(log).read(FEEDBACK)]
+    rows = [
+        {"request_id": r.request_id.hex(), "reward": r.reward, "source": r.source} | more for r in records
+    ]
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+@pytest.mark.timeout(180)
+def test_ratings_kept_elsewhere_say_what_those_in_the_log_say(
+    tmp_path: Path, source: Path, log: Path
+) -> None:
+    """The same ratings from a file, over a log or an archive without any: the same estimates."""
+    ratings = ratings_of(log, tmp_path / "ratings.jsonl")
+    archive = str(tmp_path / "archive")
+    CliRunner().invoke(app, ["replay", "archive", "--log", str(source), "--out", archive])
+    by_request = ("--cluster", "request")
+    _, one, _ = evaluated(tmp_path, log, policy(*TARGET), *by_request)
+    for where in (source, Path(archive)):
+        code, other, _ = evaluated(tmp_path, where, policy(*TARGET), "--ratings", str(ratings), *by_request)
+        assert (code, other["difference"]) == (0, one["difference"])
+        assert other["log"]["ratings_file"]["ratings"] == 1200
+        assert len(other["log"]["ratings_file"]["sha256"]) == 64
+
+
+def test_ratings_of_a_file_count_before_those_of_the_log(tmp_path: Path, log: Path) -> None:
+    """A line without a time came first; one with a time came then, and may be late."""
+    first = ratings_of(log, tmp_path / "first.jsonl", reward=7.0)
+    later = ratings_of(log, tmp_path / "later.jsonl", reward=7.0, rated_at="2100-01-01")
+    counts = {}
+    for path in (first, later):
+        _, found, _ = evaluated(tmp_path, log, policy(*TARGET), "--ratings", str(path))
+        counts[path.stem] = (found["log"]["repeated_ratings"], found["estimators"]["snips"]["value"])
+
+    assert counts["first"] == (1200, 7.0)
+    assert counts["later"][0] == 1200
+    assert counts["later"][1] < 1.0
+
+
+def test_a_rating_of_a_file_may_be_late(tmp_path: Path, source: Path, log: Path) -> None:
+    """A time in its line is when it came, and the horizon holds for it."""
+    later = ratings_of(log, tmp_path / "later.jsonl", rated_at="2100-01-01")
+    options = ("--ratings", str(later), "--horizon", "0s")
+    code, found, _ = evaluated(tmp_path, source, policy(*TARGET), *options)
+
+    assert (code, found["log"]["late"], found["log"]["rated"]) == (4, 1200, 0)
+
+
+def test_a_file_that_is_not_all_ratings_is_refused(tmp_path: Path, source: Path) -> None:
+    """What was left out unseen could be what matters: exit 2, with the lines."""
+    ratings = tmp_path / "ratings.jsonl"
+    ratings.write_text('{"request_id": "no", "reward": 1}\n')
+    code, _, told = evaluated(tmp_path, source, policy(*TARGET), "--ratings", str(ratings))
+
+    assert code == 2
+    assert "line 1" in told
+    absent = evaluated(tmp_path, source, policy(*TARGET), "--ratings", str(tmp_path / "absent"))
+    assert absent[0] == 2
+    table = ["replay", "evaluate", "--table", "t.parquet", "--ratings", str(ratings)]
+    assert CliRunner().invoke(app, table).exit_code == 2
 
 
 @pytest.mark.timeout(180)

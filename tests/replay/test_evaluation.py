@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,16 @@ def test_no_difference_is_not_enough_evidence_and_says_what_would_be(tmp_path: P
     assert found["needs"]["rows"] > 1000
     assert found["needs"]["pairs"] > 100
     assert "more rows" in found["sentence"]
+
+
+def test_so_many_more_rows_find_a_difference_four_times_in_five() -> None:
+    """What is asked for is what `replay plan` would plan: a power of 80 %, not an even chance."""
+    seen = evaluate(large(gain=0.0), Method(detect=0.05))
+    rows, asked = seen.diagnostics.n, seen.verdict.needs.rows
+    error = seen.differences["dr"].half / 1.96 * math.sqrt(rows / (rows + asked))
+
+    assert asked > 1
+    assert NormalDist(0.05, error).cdf(1.96 * error) == pytest.approx(0.2, abs=0.005)
 
 
 def test_needs_shrink_as_what_matters_grows() -> None:
