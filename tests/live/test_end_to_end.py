@@ -142,7 +142,7 @@ def test_answers_are_rated_by_their_output_lines(stack: Stack) -> None:
 
     assert (told.code, told.report["written"]) == (1, len(named))
     assert [line["code"] for line in told.report["refused"]] == ["request_not_found"]
-    assert {f"batch_req_{key.hex()}" for key, _ in found} == set(named)
+    assert {f"batch_req_{record.request_id.hex()}" for record in found.values()} == set(named)
     assert all(record.origin.partition == partition for (_, partition), record in found.items())
 
 
