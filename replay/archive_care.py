@@ -42,18 +42,28 @@ def compact(files: Files, place: Place, *, fan: int = FAN, target: int = TARGET)
     """
     merged = 0
     sizes: dict[str, int] = {}
+    while run := due(files, place, fan=fan, target=target, sizes=sizes):
+        _merge(files, run)
+        merged += len(run)
+    return merged
+
+
+def due(
+    files: Files, place: Place, *, fan: int = FAN, target: int = TARGET, sizes: dict[str, int] | None = None
+) -> Sequence[Commit]:
+    """Return the neighbours of *place* that `compact` would merge next; none if it has nothing to do.
+
+    *sizes* keeps what files were measured that do not say.
+    """
+    measured = {} if sizes is None else sizes
 
     def weight(commit: Commit) -> int:
         if commit.rows >= target:  # as heavy as need be known
             return commit.rows
-        return max(commit.rows, sum(_size(files, each, sizes) for each in commit.files) // ROW_BYTES)
+        return max(commit.rows, sum(_size(files, each, measured) for each in commit.files) // ROW_BYTES)
 
-    while True:
-        run = _run(commits_in(files, place), weight, fan, target)
-        if len(run) < 2:  # noqa: PLR2004 - one is as merged as can be
-            return merged
-        _merge(files, run)
-        merged += len(run)
+    run = _run(commits_in(files, place), weight, fan, target)
+    return run if len(run) > 1 else ()
 
 
 def _size(files: Files, stored: Stored, measured: dict[str, int]) -> int:

@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 
 from infra.local.state import read_state
+from replay.archive_care import due
+from replay.archive_commits import commits_in
 from replay.archive_files import Files
 from replay.archive_rows import table_name
 from schemas.logdir import LogDir
@@ -218,7 +220,13 @@ def test_every_record_is_a_row_once_though_the_worker_was_killed_as_it_wrote(sce
 
     assert len([row for row in wanted if row[0] == "decisions"]) > len(AIMS) * LINES * 0.9
     until(lambda: looked(rows, files) == wanted, "the records of the topics, by the commits")
+    until(lambda: at_rest(files), "the end of merging")
     until(lambda: looked(naive, files) == wanted, "the records of the topics, by the folders")
+
+
+def at_rest(files: Files) -> bool:
+    """Tell whether the worker has nothing left to merge; who reads while it does may miss a file."""
+    return not any(due(files, place) for place in {commit.place for commit in commits_in(files)})
 
 
 def looked(look: Callable[[Files], list[Row]], files: Files) -> list[Row]:

@@ -32,6 +32,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a broker on a loaded machine the time to say what is wrong."""
+    monkeypatch.setattr("streams.reachability._PATIENCE_S", 20.0)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def scram(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secured]:
     """A broker over TLS where users log in."""
@@ -87,7 +93,7 @@ async def refusal(address: str, security: BrokerSecurity) -> str:
     """Return what a log says that cannot connect."""
     log = KafkaLog(KafkaSettings(address, "one", security.arguments()))
     with pytest.raises(Unavailable) as caught:
-        await asyncio.wait_for(log.start(), 60)
+        await asyncio.wait_for(log.start(), 120)
     return str(caught.value)
 
 
