@@ -22,6 +22,8 @@ ROLE = "signals.heuristics"
 _CONCURRENCY = 16
 _NEVER_S = 3600.0
 _PARTITIONS = 6
+_FAR = 10
+"""Before such an offset a life has had nothing to commit past the first record: the next is a first one."""
 
 
 class _App(faust.App):
@@ -47,7 +49,7 @@ class FaustHost(Host):
         if self.runner.group != ROLE:
             await super().start()
             return
-        first_life = _first_life()
+        first_life = not _mark().exists()
         settings = self._log._settings
         app = _App(
             f"{settings.prefix}.{ROLE}",
@@ -95,6 +97,8 @@ class FaustHost(Host):
         for emit in emits:
             await (await runner._world.outbox.send(emit))
         runner._progress.done += 1
+        if first_life and message.offset == _FAR:
+            _mark().touch()
 
     async def stop(self, drain_s: float) -> None:
         """Stop it."""
@@ -104,10 +108,6 @@ class FaustHost(Host):
             await self._faust.stop()
 
 
-def _first_life() -> bool:
-    """Return whether no earlier life of this worker has been here."""
-    mark = Path(os.environ["KILL_CLOCK"] + ".lived")
-    if mark.exists():
-        return False
-    mark.touch()
-    return True
+def _mark() -> Path:
+    """Return the file that says that an earlier life of this worker has come far."""
+    return Path(os.environ["KILL_CLOCK"] + ".lived")
