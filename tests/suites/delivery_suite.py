@@ -21,7 +21,7 @@ from streams.letters import LetterLimits, LetterUnwritable
 from streams.log import Commit
 from streams.pauses import STAGE, tell
 from tests.suites.delivery_scene import GROUP, YAML, Scene, nothing
-from tests.suites.log_suite import PARTITIONS, Bench, until
+from tests.suites.log_suite import PARTITIONS, PATIENCE_S, Bench, until
 
 
 class DeliverySuite:
@@ -308,7 +308,7 @@ class DeliverySuite:
         await bench.fill((REQUESTS, 0), 12)
         for _ in range(4):
             life = await scene.life()
-            await asyncio.wait_for(life.killed.wait(), 30)
+            await asyncio.wait_for(life.killed.wait(), PATIENCE_S)
             await life.kill()
         last = await scene.life()
         await until(lambda: (0, 11) in last.done)
@@ -334,7 +334,7 @@ class DeliverySuite:
         await bench.fill((REQUESTS, 0), 12)
         for _ in range(4):
             life = await scene.life()
-            await asyncio.wait_for(life.killed.wait(), 30)
+            await asyncio.wait_for(life.killed.wait(), PATIENCE_S)
             await life.kill()
         last = await scene.life()
         await until(lambda: len(scene.done) == 12)

@@ -21,7 +21,7 @@ from streams.prefix import Prefix
 
 PARTITIONS = 4
 A, B = "requests", "signals.heuristics"
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Bench(ABC):
