@@ -10,7 +10,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 200.0
 
 
 class HeldS3:

@@ -25,7 +25,7 @@ from tests.architecture.repository import ROOT
 from tests.replay.logs import PARTITIONS, LogBuilder
 from tests.replay.test_archive import naive, rows
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(420), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("kafka_jars")]
 
 PREFIX = "archived"
 REQUESTS_SENT, KILLS = 400, 5

@@ -6,7 +6,7 @@ import pytest
 
 from tests.live.faust_consumer import losses
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("kafka_jars")]
 
 
 async def test_fausts_own_consumer_loses_events_under_kills_and_ours_none(tmp_path: Path) -> None:

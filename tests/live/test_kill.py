@@ -19,7 +19,7 @@ from tests.live.kill_schedule import ONCE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.usefixtures("kafka_jars", "triton_environment"),
 ]
 

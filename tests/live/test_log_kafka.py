@@ -18,7 +18,7 @@ from tests.suites.log_suite import PARTITIONS, A, Bench, LogSuite, shares, until
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("kafka_jars"),
     pytest.mark.asyncio(loop_scope="module"),
 ]

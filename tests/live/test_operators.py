@@ -45,10 +45,10 @@ from streams.settings import wall_clock
 from streams.telemetry import Telemetry
 from tests.architecture.repository import ROOT
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(1200), pytest.mark.usefixtures("kafka_jars")]
 
 OUTAGE_S = float(os.environ.get("SIGNALBOX_TEST_OUTAGE_S", "20"))
-PATIENCE_S = 120.0
+PATIENCE_S = 200.0
 POLICY = ROOT / "infra/policies/quickstart.yaml"
 
 

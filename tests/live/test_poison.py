@@ -22,7 +22,7 @@ from streams.app import load_registries
 from tests.architecture.repository import ROOT
 from tests.live.poison_entry import EXIT
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(420), pytest.mark.usefixtures("kafka_jars")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("kafka_jars")]
 
 POLICY = ROOT / "infra/policies/quickstart.yaml"
 LINES, ENDS, RAISES = 24, 7, 12
@@ -43,7 +43,7 @@ async def call(broker: str, *arguments: str) -> Done:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *argv, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 240)
+    out, _ = await asyncio.wait_for(process.communicate(), 400)
     assert process.returncode is not None
     return Done(process.returncode, json.loads(out) if out else None)
 

@@ -33,7 +33,7 @@ from tests.replay.test_archive import naive, rows
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.usefixtures("kafka_jars", "triton_environment"),
 ]
 
@@ -93,7 +93,7 @@ class Done:
 def call(*arguments: str) -> Done:
     """Run `signalbox` with --json."""
     done = subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
     )
     return Done(done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr)
 

@@ -15,7 +15,7 @@ from streams.clients.retrying import RetryingInfer
 from streams.clients.triton import TritonInfer
 from tests.streams.plays import Play
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300), pytest.mark.usefixtures("triton_environment")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600), pytest.mark.usefixtures("triton_environment")]
 
 YAML = """
 providers:

@@ -26,7 +26,7 @@ from tests.live.secured import Secured, secured_broker
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("kafka_jars"),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -18,7 +18,7 @@ from tests.certificates import Authority
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.usefixtures("triton_environment"),
 ]
 
