@@ -82,9 +82,15 @@ def test_up_answers_when_all_is_healthy_and_down_stops_exactly_that(folder: Path
     assert killed is not None
     assert killed.send(signal.SIGKILL)
     eventually(lambda: worker_pid(folder, "decision") not in {None, killed.pid})
-    eventually(lambda: call("status", "--dir", str(folder), "--json")[0] == 0)
-    code, status, _ = call("status", "--dir", str(folder), "--json")
-    assert (code, status["healthy"], status["workers"][0]["restarts"]) == (0, True, 1)
+    told: list[Any] = []
+
+    def well() -> bool:
+        code, status, _ = call("status", "--dir", str(folder), "--json")
+        told.append(status)
+        return code == 0
+
+    eventually(well)
+    assert (told[-1]["healthy"], told[-1]["workers"][0]["restarts"]) == (True, 1)
 
     everything = processes(folder)
     assert call("down", "--dir", str(folder), "--json")[0] == 0
