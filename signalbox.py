@@ -37,8 +37,8 @@ from streams.runners.archiving import Archive, ArchivePlace
 
 def open_archive(place: ArchivePlace) -> Archive:
     """Open the archive that a worker writes."""
-    about = (place.where, place.cluster, place.prefix)
-    return replay.archive_cli.open_archive(*about, bodies=place.bodies, retention=place.retention)
+    identity = (place.cluster, place.prefix, place.bodies)
+    return replay.archive_cli.open_archive(place.where, identity, place.retention, place.merged_s)
 
 
 def open_topics(broker: str | None, folder: Path) -> AbstractContextManager[LogView]:

@@ -7,8 +7,10 @@ Of one place at a time there must be one writer, this one included.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +18,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from agents.errors import ConfigError
-from replay.archive_commits import Commit, Gone, Place, Stored, commits_in, file_name, put_commit, together
+from replay.archive_commits import (
+    Commit,
+    Gone,
+    Place,
+    Stored,
+    commits_in,
+    date_of,
+    file_name,
+    put_commit,
+    together,
+)
 from replay.archive_encoding import encoding
-from replay.archive_files import GROUP, Files, hidden
+from replay.archive_files import GROUP, Files, TableFile, aside, hidden, is_aside
 from replay.archive_rows import KINDS, POLICIES
 from schemas.topics import BY_NAME, signals_topic
 
@@ -38,7 +50,7 @@ def compact(files: Files, place: Place, *, fan: int = FAN, target: int = TARGET)
     """Merge small commits of *place* with their neighbours, *fan* at least; return how many it merged.
 
     What it merges weighs at most *target* each, so that neither this nor who reads it needs memory for more;
-    rows that count elsewhere are left out for good.
+    rows that count elsewhere are left out for good. The files that were merged are set aside until `sweep`.
     """
     merged = 0
     sizes: dict[str, int] = {}
@@ -140,7 +152,7 @@ def _merge(files: Files, run: Sequence[Commit]) -> None:
     put_commit(files, wide)
     for commit in run:
         for stored in commit.files:
-            _remove(files, stored.name)
+            files.set_aside(stored.name)
         files.delete(commit.name)
     for stored in merged:
         files.reveal(stored.name)
@@ -165,7 +177,7 @@ def _written(files: Files, name: str, parts: Sequence[tuple[Commit, Stored]]) ->
     return Stored(name, parts[0][1].table, rows, int(spans[0][0]), int(spans[-1][-1]), span, size)
 
 
-def _groups(opened: Iterable[tuple[Commit, pq.ParquetFile]], schema: pa.Schema) -> Iterator[pa.Table]:
+def _groups(opened: Iterable[tuple[Commit, TableFile]], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows that count, a row group's worth at a time."""
     held: list[pa.Table] = []
     count, size = 0, 0
@@ -183,8 +195,17 @@ def _groups(opened: Iterable[tuple[Commit, pq.ParquetFile]], schema: pa.Schema) 
         yield pa.concat_tables(held)
 
 
+def sweep(files: Files, before: float) -> int:
+    """Remove what was merged and set aside *before* (s since the epoch); return how many files that were."""
+    old = [name for name, written in files.ages().items() if is_aside(name) and written < before]
+    for name in old:
+        with suppress(FileNotFoundError):  # another member was faster
+            files.delete(name)
+    return len(old)
+
+
 def _remove(files: Files, name: str) -> None:
-    for each in (name, hidden(name)):
+    for each in (name, hidden(name), aside(name)):
         if files.exists(each):
             files.delete(each)
 
@@ -220,18 +241,39 @@ class Retention:
         return {t: (today - timedelta(days=days)).strftime("%Y-%m-%d") for t, days in self.days.items()}
 
 
+MERGED_S = 3600.0
+"""What was merged stays for so long by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long an archive keeps what: rows by *retention*, and for how many seconds files that were merged.
+
+    Whoever began to read before they were merged needs them until it is done.
+    """
+
+    retention: Retention | None = None
+    merged_s: float = MERGED_S
+
+
+KEEPING = Keeping()
+
+
 def _class(table: str) -> str:
     return BY_NAME[signals_topic("<role>") if table == "signals" else table].retention
 
 
-def retain(files: Files, retention: Retention, now: float, place: Place | None = None) -> list[Gone]:
+def retain(
+    files: Files, retention: Retention, now: float, places: Iterable[Place | None] = (None,)
+) -> list[Gone]:
     """Erase the files whose day is older than *retention* keeps them, *now* (s); return what each was.
 
-    They count in their commits from then on, so that readers know what is not there.
+    They count in their commits from then on, so that readers know what is not there. What was merged of such
+    a day and set aside for readers goes too, at once.
     """
     first = retention.first_days(datetime.fromtimestamp(now, UTC))
     erased: list[Gone] = []
-    for commit in commits_in(files, place):
+    for commit in chain.from_iterable(commits_in(files, place) for place in places):
         old = tuple(f for f in commit.files if f.date < first.get(f.table, ""))
         if not old:
             continue
@@ -241,6 +283,11 @@ def retain(files: Files, retention: Retention, now: float, place: Place | None =
         for stored in old:
             _remove(files, stored.name)
         erased += gone
+    for table, day in first.items():
+        for name in files.names(table):
+            if is_aside(name) and date_of(name) < day:
+                with suppress(FileNotFoundError):  # another member was faster
+                    files.delete(name)
     return erased
 
 

@@ -5,6 +5,7 @@ Whatever needs a library of analysis is imported when a command runs: every work
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +34,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def register(commands: typer.Typer, clock: Callable[[], int]) -> None:
     """Add ``archive``, ``compact`` and ``retain`` to the group ``replay``; *clock* gives microseconds."""
     commands.command("archive")(_archive)
-    commands.command("compact")(_compact)
+
+    @commands.command("compact")
+    def compact_command(
+        archive: Place,
+        *,
+        merged_s: Annotated[
+            float,
+            typer.Option("--merged-s", min=0, help="Seconds that files stay that were merged."),
+        ] = 3600.0,
+        as_json: Json = False,
+    ) -> None:
+        """Merge the small files of an archive that no worker writes now.
+
+        Exits 2 for what is no archive, 3 if its place does not answer.
+        """
+        _compact(archive, clock() / 1e6 - merged_s if merged_s else math.inf, as_json=as_json)
 
     @commands.command("retain")
     def retain_command(
@@ -50,21 +66,23 @@ def register(commands: typer.Typer, clock: Callable[[], int]) -> None:
 
 
 def open_archive(
-    where: str, cluster_id: str, prefix: str, *, bodies: bool, retention: Path | None = None
+    where: str, identity: tuple[str, str, bool], retention: Path | None = None, merged_s: float = 3600.0
 ) -> Archiver:
     """Return what writes the archive at *where*, begun if it is new.
 
-    *retention* is a file that says how long it keeps what. Raises `InvalidRecord` if it is of another log,
-    `ConfigError` for that file, `OSError` if the place cannot be written, `Unavailable` if nobody answers.
+    *identity* is cluster, prefix and whether with bodies, *retention* a file that says how long it keeps
+    what, *merged_s* for how many seconds files stay that were merged. Raises `InvalidRecord` if it is of
+    another log, `ConfigError` for that file, `OSError` if the place cannot be written, `Unavailable` if
+    nobody answers.
     """
+    from replay.archive_care import Keeping  # noqa: PLC0415 - heavy
     from replay.archive_commits import Identity  # noqa: PLC0415 - heavy
     from replay.archive_files import Files  # noqa: PLC0415 - heavy
     from replay.archiver import Archiver  # noqa: PLC0415 - heavy
 
-    identity = Identity(cluster_id, prefix, bodies)
-    days = None if retention is None else _days(retention)
+    keeping = Keeping(None if retention is None else _days(retention), merged_s)
     try:
-        return Archiver(Files(where), identity, list(committed().values()), days)
+        return Archiver(Files(where), Identity(*identity), list(committed().values()), keeping)
     except OSError as error:
         if code_of(error, where) == DOWN:
             raise Unavailable(f"archive {where}: {error}") from None
@@ -90,12 +108,8 @@ def _opened(archive: str) -> Files:
     return files
 
 
-def _compact(archive: Place, *, as_json: Json = False) -> None:
-    """Merge the small files of an archive that no worker writes now.
-
-    Exits 2 for what is no archive, 3 if its place does not answer.
-    """
-    from replay.archive_care import compact  # noqa: PLC0415 - heavy
+def _compact(archive: str, before: float, *, as_json: bool) -> None:
+    from replay.archive_care import compact, sweep  # noqa: PLC0415 - heavy
     from replay.archive_commits import commits_in, settle  # noqa: PLC0415 - heavy
 
     try:
@@ -103,6 +117,7 @@ def _compact(archive: Place, *, as_json: Json = False) -> None:
         places = sorted({commit.place for commit in commits_in(files)})
         settle(files, places)
         merged = sum(compact(files, place, fan=2) for place in places)
+        sweep(files, before)
         left = len(commits_in(files))
     except _UNUSABLE as error:
         typer.echo(f"replay compact: {error}", err=True)

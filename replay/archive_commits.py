@@ -25,6 +25,11 @@ Place = tuple[str, int]
 """A topic's logical name, and a partition."""
 
 
+def date_of(name: str) -> str:
+    """Return the day (UTC) of the records in the table's file *name*."""
+    return name.partition("/date=")[2].partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A table's file: its rows and their offsets; `origins`, of completions, where their requests are.
@@ -48,7 +53,7 @@ class Stored:
     @property
     def date(self) -> str:
         """Return the day (UTC) of its records."""
-        return self.name.split("/date=")[1].split("/")[0]
+        return date_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +186,14 @@ def settle(files: Files, places: Iterable[Place], *, before: float | None = None
     """Finish what a writer of *places* that died had begun, and remove what it left.
 
     Committed files get their names. Others are removed if written *before* that moment (seconds since
-    the epoch), always if it is None: a writer that is only slow may yet commit them.
+    the epoch), always if it is None: a writer that is only slow may yet commit them. Those whose rows are in
+    a merged file are set aside.
     """
     listed = files.ages()
-    wanted = {f"{topic}-{partition}": (topic, partition) for topic, partition in places}
+    wanted = {f"{topic}-{partition}": commits_in(files, (topic, partition)) for topic, partition in places}
     counted: dict[str, str] = {}
-    for topic, partition in wanted.values():
-        for commit in commits_in(files, (topic, partition)):
+    for commits in wanted.values():
+        for commit in commits:
             counted |= {file.name: commit.name for file in commit.files} | {commit.name: commit.name}
     for name, written in listed.items():
         if _stem(name) not in wanted or name in counted:
@@ -195,8 +201,21 @@ def settle(files: Files, places: Iterable[Place], *, before: float | None = None
         whole = revealed(name)
         if whole in counted and whole not in listed:
             files.reveal(whole)
+        elif _merged(name, wanted[_stem(name)]):
+            files.set_aside(name)
         elif whole in counted or not _pending(name) or before is None or written < before:
             files.delete(name)
+
+
+def _merged(name: str, commits: Iterable[Commit]) -> bool:
+    """Tell whether the rows of the table's file *name* are in a wider one of *commits*: not erased by age."""
+    if name != revealed(name) or not name.endswith(".parquet"):
+        return False
+    begin, end = (int(each) for each in name.removesuffix(".parquet").split("-")[-2:])
+    table, day = name.partition("/")[0], date_of(name)
+    wide = [commit for commit in commits if commit.begin <= begin and end <= commit.end]
+    gone = (each for commit in wide for each in commit.dropped)
+    return bool(wide) and not any(each.table == table and day <= each.last for each in gone)
 
 
 def _pending(name: str) -> bool:

@@ -1,14 +1,18 @@
 """The files of an archive, on a disk or on S3: whole or not there, and hidden until they are committed.
 
 A table's file is written under a hidden name, which readers of Parquet folders skip; the commit that
-lists it makes it count, and only then is it given its own name. Whoever goes by commits finds it
-under either.
+lists it makes it count, and only then is it given its own name. Once its rows are in a merged file it is
+set aside, under a name of which such readers know nothing, for those who listed it before. Whoever goes by
+commits finds it under any of these.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,8 @@ _HIDDEN = "_new-"
 """What the name of a table's file begins with until it is committed."""
 _UNDER_WAY = "_tmp-"
 """What the name of any other file begins with until it is whole."""
+_ASIDE = ".merged"
+"""What the name of a table's file that is set aside ends with; it begins as hidden ones do."""
 GROUP = 65_536
 """Rows of a row group, at most."""
 
@@ -39,9 +45,64 @@ def revealed(name: str) -> str:
     return f"{folder}/{last.removeprefix(_HIDDEN)}"
 
 
+def aside(name: str) -> str:
+    """Return where the table's file *name* lies once it is set aside."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/_{last}{_ASIDE}"
+
+
+def is_aside(name: str) -> bool:
+    """Tell whether *name* is of a file that is set aside."""
+    return name.endswith(_ASIDE)
+
+
 def is_under_way(name: str) -> bool:
     """Tell whether *name* is of a file that was not whole when its writer died."""
     return name.rpartition("/")[2].startswith(_UNDER_WAY)
+
+
+class TakenAway(FileNotFoundError):
+    """A table's file that a commit listed, and that is in the archive no more."""
+
+    def __init__(self, path: str) -> None:
+        why = (
+            "taken away while the archive was read: retention dropped it, or it was merged longer ago than "
+            "merged files are kept (SIGNALBOX_ARCHIVE_MERGED_S); run the command again"
+        )
+        super().__init__(errno.ENOENT, why, path)
+
+
+class TableFile:
+    """A table's file that stays readable where it gets another name meanwhile: it is opened again then.
+
+    On a disk what is open stays so; an object of S3 is asked for at each read.
+    """
+
+    def __init__(self, opened: Callable[[], pq.ParquetFile]) -> None:
+        self._open = opened
+        self._file = opened()
+        self.metadata: Any = self._file.metadata
+        self.schema_arrow: pa.Schema = self._file.schema_arrow
+        self.num_row_groups: int = self._file.num_row_groups
+
+    def read(self, columns: list[str] | None = None, *, use_threads: bool = True) -> pa.Table:
+        """Return all rows; raises `TakenAway`, `OSError`, `ArrowInvalid`."""
+        return self._again(lambda: self._file.read(columns=columns, use_threads=use_threads))
+
+    def read_row_group(
+        self, number: int, columns: list[str] | None = None, *, use_threads: bool = True
+    ) -> pa.Table:
+        """Return the rows of a group; raises as `read` does."""
+        return self._again(
+            lambda: self._file.read_row_group(number, columns=columns, use_threads=use_threads)
+        )
+
+    def _again(self, read: Callable[[], pa.Table]) -> pa.Table:
+        try:
+            return read()
+        except OSError:  # what Arrow raises for an object that is gone has no type of its own
+            self._file = self._open()
+            return read()
 
 
 class Files:
@@ -71,6 +132,14 @@ class Files:
     def reveal(self, name: str) -> None:
         """Give the table's file *name* its own name."""
         self.move(hidden(name), name)
+
+    def set_aside(self, name: str) -> None:
+        """Hide the table's file *name*, whose rows count elsewhere now, and let its time be this moment."""
+        for each in (name, hidden(name)):
+            if self.exists(each):
+                if self._local:  # elsewhere a new name is a copy, with a time of its own
+                    os.utime(self.path(each))
+                self.move(each, aside(name))
 
     def put_json(self, name: str, document: Any) -> None:  # noqa: ANN401 - plain values
         """Write *document* to *name*, replacing what is there."""
@@ -135,13 +204,20 @@ class Files:
             data: bytes = file.read()
             return data
 
-    def parquet(self, name: str, dictionaries: list[str]) -> pq.ParquetFile:
-        """Open the committed table's file *name*, reading columns *dictionaries* as codes."""
-        try:
-            file = self.fs.open_input_file(self.path(name))
-        except FileNotFoundError:
-            try:
-                file = self.fs.open_input_file(self.path(hidden(name)))
-            except FileNotFoundError:  # revealed just now
-                file = self.fs.open_input_file(self.path(name))
-        return pq.ParquetFile(file, read_dictionary=dictionaries)
+    def parquet(self, name: str, dictionaries: list[str]) -> TableFile:
+        """Open the table's file *name* that a commit lists, reading columns *dictionaries* as codes.
+
+        Raises `TakenAway` if it is not there any more.
+        """
+
+        def opened() -> pq.ParquetFile:
+            return pq.ParquetFile(self._found(name), read_dictionary=dictionaries)
+
+        return TableFile(opened)
+
+    def _found(self, name: str) -> Any:  # noqa: ANN401 - a file of Arrow
+        # In the order in which it gets these names; its own twice, since it may get it just now.
+        for each in (name, hidden(name), name, aside(name)):
+            with suppress(FileNotFoundError):
+                return self.fs.open_input_file(self.path(each))
+        raise TakenAway(self.path(name))

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from agents.errors import InvalidRecord
 from replay.archive_commits import Stored
-from replay.archive_files import Files
+from replay.archive_files import Files, TableFile
 
 HELD_BYTES = 512 * 1024 * 1024
 """Of rows that stay in memory, at most, unless one group is larger: about eight groups of large rows."""
@@ -63,7 +62,7 @@ class Groups:
         return table
 
 
-def _spans(file: pq.ParquetFile, stored: Stored) -> list[_Span]:
+def _spans(file: TableFile, stored: Stored) -> list[_Span]:
     """Return the first and last offset of each group of *file*, of the whole file where it does not say."""
     told = file.metadata
     paths = [told.schema.column(number).path for number in range(told.num_columns)]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from replay.archive_files import TableFile
 from replay.bills import Part
 from replay.logged_facts import whole
 
@@ -99,7 +99,7 @@ def _with(keys: Sequence[tuple[int, bytes]], observations: pa.Array, beside: Bes
     return pa.array(rows, pa.list_(pa.struct(fields.items())))
 
 
-def about(file: pq.ParquetFile) -> tuple[int, int] | None:
+def about(file: TableFile) -> tuple[int, int] | None:
     """Return the first and last request that the sets in *file* are about, None if it does not say."""
     told = file.metadata
     paths = [told.schema.column(number).path for number in range(told.num_columns)]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from replay.archive_care import Retention, compact, retain
+from replay.archive_care import KEEPING, Keeping, compact, retain, sweep
 from replay.archive_commits import (
     Commit,
     Identity,
@@ -70,14 +70,14 @@ class Archiver:
         files: Files,
         identity: Identity,
         schemas: Sequence[SchemaEntry],
-        retention: Retention | None = None,
+        keeping: Keeping = KEEPING,
         *,
         chunk: int = CHUNK,
     ) -> None:
         """Open or begin the archive; raises `InvalidRecord` if it is of another log."""
         Manifest.make(files, identity, schemas)
         self._files = files
-        self._retention = retention
+        self._keeping = keeping
         self._bodies = identity.bodies
         self._chunk = chunk
         self._codec = Codec(schemas, compiled=True)
@@ -202,15 +202,16 @@ class Archiver:
     def care(self, now: float) -> None:
         """Merge small files, drop what is too old, remove what dead writers left (*now* in s).
 
-        What is as young as a slow writer's is left alone.
+        What is as young as a slow writer's, or as those who read what was merged may need it, is left alone.
         """
-        for place in self._lanes:
-            changed = compact(self._files, place)
-            if self._retention is not None:
-                changed += len(retain(self._files, self._retention, now, place))
-            if changed:
-                self._lookup.know(place, commits_in(self._files, place))
-        settle(self._files, list(self._lanes), before=now - _GRACE_S)
+        places, keeping = list(self._lanes), self._keeping
+        changed = {place for place in places if compact(self._files, place)}
+        if keeping.retention is not None and retain(self._files, keeping.retention, now, places):
+            changed.update(places)
+        for place in changed:
+            self._lookup.know(place, commits_in(self._files, place))
+        sweep(self._files, now - keeping.merged_s)
+        settle(self._files, places, before=now - _GRACE_S)
 
     def _decoded(self, envelope: Envelope) -> Any:  # noqa: ANN401 - a record of any kind
         if envelope.topic == DECISIONS:

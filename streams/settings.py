@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     archive_flush_s: float = Field(default=30.0, gt=0)
     archive_care_s: float = Field(default=300.0, gt=0)
     archive_retention: Path | None = None
+    archive_merged_s: float = Field(default=3600.0, ge=0)
     claims: str = ""
     inline_bytes: int = Field(default=INLINE_BYTES, ge=1, le=_MOST_INLINE)
     claim_budget_s: float = Field(default=10.0, gt=0)

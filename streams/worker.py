@@ -171,6 +171,7 @@ class Worker:
                     self._settings.prefix,
                     self._settings.archive_bodies,
                     self._settings.archive_retention,
+                    self._settings.archive_merged_s,
                 )
             )
         except (InvalidRecord, OSError) as error:

@@ -81,13 +81,17 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArchivePlace:
-    """Where an archive is, of which log, whether with bodies, and the file that says how long it keeps."""
+    """Where an archive is, of which log, whether with bodies, and the file that says how long it keeps what.
+
+    Files that were merged are kept *merged_s* seconds.
+    """
 
     where: str
     cluster: str
     prefix: str
     bodies: bool = False
     retention: Path | None = None
+    merged_s: float = 3600.0
 
 
 OpenArchive = Callable[[ArchivePlace], Archive]

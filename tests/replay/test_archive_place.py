@@ -85,6 +85,6 @@ def test_a_place_that_does_not_answer_is_no_missing_archive(s3: str, tmp_path: P
 def test_a_worker_is_told_apart_what_does_not_answer_from_what_is_not_there(s3: str) -> None:
     """Who does not answer may come back; a bucket that does not exist has to be made first."""
     with pytest.raises(Unavailable, match="s3://bucket/folder"):
-        open_archive("s3://bucket/folder?endpoint=http://127.0.0.1:1", "c", "p", bodies=False)
+        open_archive("s3://bucket/folder?endpoint=http://127.0.0.1:1", ("c", "p", False))
     with pytest.raises(OSError, match="nobody-made-it"):
-        open_archive(f"s3://nobody-made-it/folder?endpoint=http://{s3}", "c", "p", bodies=False)
+        open_archive(f"s3://nobody-made-it/folder?endpoint=http://{s3}", ("c", "p", False))
