@@ -210,6 +210,8 @@ class _Decoder:
             )
             return value
         self.out.texts.append(path)
+        if path not in self._tree.rewritten:
+            self.out.written_texts.add(written(value))
         return written(value)
 
     def _whole(self, value: float, path: Path) -> Any:  # noqa: ANN401 - the marker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +118,11 @@ def _narrow(text: str, environment: Mapping[str, str]) -> str:
 def _scalars(reading: Reading[Policy]) -> Iterator[Finding]:
     """Iterate over scalars that are not read as they are written."""
     tree = reading.tree
-    texts = set(reading.decoded.texts)
-    for path, (text, reads) in tree.rewritten.items():
-        is_text = path in texts or path in reading.decoded.times
-        if not is_text:
-            continue
+    texts = {*reading.decoded.texts, *reading.decoded.times}
+    names = {path: spelling for path, spelling in tree.rewritten.items() if path in texts}
+    for path, (text, reads) in names.items():
         code = "yaml11-boolean" if reads in _BOOLEANS else "rewritten-scalar"
-        kept = text if _all_bare(reading, reads) else reads
+        kept = text if _sole_spelling(reading, names.values(), reads) else reads
         message = f"{text} is read as {reads!r} in YAML 1.1"
         yield Finding("warning", code, path, message, f"write '{kept}'", ((path, kept),))
     for path in reading.decoded.cut:
@@ -133,9 +131,11 @@ def _scalars(reading: Reading[Policy]) -> Iterator[Finding]:
         yield Finding("warning", "cut-number", path, message, f"write {number}", ((path, number),))
 
 
-def _all_bare(reading: Reading[Policy], reads: str) -> bool:
-    """Tell whether no text of the file is written as *reads* already, so that names may be kept."""
-    return reads not in reading.decoded.written_texts
+def _sole_spelling(reading: Reading[Policy], spellings: Iterable[tuple[str, str]], reads: str) -> bool:
+    """Tell whether what is read as *reads* is spelled in one way throughout, so that names may be kept."""
+    if reads in reading.decoded.written_texts:
+        return False
+    return len({text for text, read in spellings if read == reads}) == 1
 
 
 def _at(value: object, path: Path) -> Any:  # noqa: ANN401 - plain values

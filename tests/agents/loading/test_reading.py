@@ -79,6 +79,20 @@ def test_an_oddity_is_found_and_modernized_away(code: str) -> None:
     assert Policy.parse(text, "f", environment).hash
 
 
+@pytest.mark.parametrize(
+    ("declared", "referred"), [("no", "no"), ("no", "off"), ("no", '"false"'), ("010", "010"), ("010", "8")]
+)
+def test_a_name_and_its_references_stay_together(declared: str, referred: str) -> None:
+    """Spelled in two ways that YAML 1.1 reads as one, they are still one in the file that is written anew."""
+    keywords = KEYWORD.replace("name: k", f"name: {declared}")
+    text = routing(keywords % "asap" + LEAF.replace("name: k", f"name: {referred}"))
+    again = Policy.parse(modernized(text, found_in(text), "f"))
+    name = declared if declared == referred else {"no": "false", "010": "8"}[declared]
+
+    (config,), (decision,) = again.routing.declared, again.routing.decisions
+    assert (config.name, [leaf.name for leaf in decision.rules.leaves()]) == (name, [name])
+
+
 def test_what_is_not_odd_is_not_found() -> None:
     """A plain file has no warning, and is written anew as the same policy with its comments."""
     text = routing(KEYWORD % "asap" + LEAF) + "# the end\n"
