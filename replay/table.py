@@ -32,6 +32,7 @@ LARGEST = 1e100
 _SUM = 1e-6
 _LEAST = 1e-12
 _MOST_LEVELS = 32
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_dictionary)
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def features_of(table: pa.Table, where: str) -> tuple[Floats, tuple[str, ...]]:
 def _feature(table: pa.Table, name: str, where: str) -> list[tuple[str, Floats]]:
     """Return a number, with a column that says where it was absent; of text its commonest levels."""
     kind = table[name].type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+    if any(tells(kind) for tells in _TEXTS):
         values = np.array([str(v) for v in table[name].to_pylist()])
         levels, counts = np.unique(values, return_counts=True)
         common = levels[np.argsort(-counts, kind="stable")][:_MOST_LEVELS]

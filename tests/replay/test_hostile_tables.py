@@ -177,6 +177,9 @@ HARMLESS: dict[str, Change] = {
     "absurd features": first("x_0", 1e300),
     "features of NaN and infinity": lambda t: put("x_0", [float("nan"), float("inf")] * (len(t) // 2))(t),
     "features without any value": everywhere("x_0", None),
+    "features of text, in views": lambda t: put(
+        "x_0", pa.array(["a", "b"] * (len(t) // 2), pa.string_view())
+    )(t),
     "features that never vary": everywhere("x_0", 7.0),
     "no features": without("x_"),
     "yes and no as features": lambda t: put("x_flag", [True, False] * (len(t) // 2))(t),
