@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from replay.shadow_store import ShadowStore
 from replay.view import LogView
 from schemas.codec import Codec, UndecodableError
 from schemas.decision import Decision
@@ -15,7 +16,6 @@ from schemas.topics import DECISIONS, signals_topic
 
 _HEAD = struct.Struct(">BI")
 _Raw = dict[tuple[str, int], bytes | None]
-_Beside = dict[tuple[int, bytes], list[tuple[int, SignalSet]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Unreadable:
 def cases(view: LogView) -> Iterator[Case | Unreadable]:
     """Yield every record of `decisions`, repeats included, in partition order.
 
-    Holds the needed SignalSets of one partition, encoded; where any policy has `shadow_signals`, also all
-    those of the partition that were observed in shadow alone, decoded.
+    Holds the needed SignalSets of one partition, encoded; those that were observed in shadow alone are in a
+    temporary file.
     """
     codec = Codec(view.schemas().values(), compiled=True)
     for partition in range(view.topics().get(DECISIONS, 0)):
@@ -66,20 +66,16 @@ def cases_in(
 ) -> Iterator[tuple[Envelope, Case | Unreadable]]:
     """Yield every record of *partition* of `decisions` beyond offset *after*, as it is and as read."""
     raw = _inputs_of(view, codec, partition)
-    beside = _beside_of(view, codec, partition)
-    for envelope in view.read(DECISIONS, partition):
-        if envelope.offset <= after:
-            continue
-        decision = decision_of(codec, envelope)
-        yield (
-            envelope,
-            decision
-            if isinstance(decision, Unreadable)
-            else replace(
-                _case(codec, envelope, decision, raw),
-                beside=tuple(beside.get((decision.origin.offset, decision.request_id), ())),
-            ),
-        )
+    with ShadowStore(view, codec, partition) as beside:
+        for envelope in view.read(DECISIONS, partition):
+            if envelope.offset <= after:
+                continue
+            decision = decision_of(codec, envelope)
+            if isinstance(decision, Unreadable):
+                yield envelope, decision
+                continue
+            case = _case(codec, envelope, decision, raw)
+            yield envelope, replace(case, beside=beside.about(decision.origin.offset, decision.request_id))
 
 
 def decision_of(codec: Codec, envelope: Envelope) -> Decision | Unreadable:
@@ -110,31 +106,6 @@ def _inputs_of(view: LogView, codec: Codec, partition: int) -> _Raw:
             if envelope.offset in offsets:
                 raw[role, envelope.offset] = envelope.value
     return raw
-
-
-def _beside_of(view: LogView, codec: Codec, partition: int) -> _Beside:
-    """Return the sets of *partition* that were observed in shadow only, where any policy has such signals."""
-    found: _Beside = {}
-    if not any("shadow_signals" in text for text in view.policies().values()):
-        return found
-    for topic, partitions in view.topics().items():
-        if not topic.startswith(signals_topic("")) or partition >= partitions:
-            continue
-        roles: set[tuple[int, bytes]] = set()
-        for envelope in view.read(topic, partition):
-            seen = _shadowed(codec, envelope.value)
-            if seen is not None and (seen.origin.offset, seen.request_id) not in roles:
-                roles.add((seen.origin.offset, seen.request_id))
-                found.setdefault((seen.origin.offset, seen.request_id), []).append((envelope.offset, seen))
-    return found
-
-
-def _shadowed(codec: Codec, value: bytes | None) -> SignalSet | None:
-    try:
-        found: SignalSet = codec.decode_as(SignalSet, value)
-    except UndecodableError:
-        return None
-    return found if found.only_shadow else None
 
 
 def _case(codec: Codec, envelope: Envelope, decision: Decision, raw: _Raw) -> Case:
