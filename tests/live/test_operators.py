@@ -229,6 +229,7 @@ async def scar_15_broker_outage(play: Scene) -> None:
     broker.send(signal.SIGSTOP)
     began = time.monotonic()
     try:
+        await play.until(lambda: is_stopped(broker.pid), "the stop of each thread of the broker")
         asking = asyncio.create_task(play.ask())
         await play.all_tell(play.stack.workers[:3], {"ready": False, "broker": False})
         await play.until(lambda: hasty.pid is None, "the end of the worker with a short bound")
@@ -248,6 +249,12 @@ async def scar_15_broker_outage(play: Scene) -> None:
     assert await hasty.process.wait() == 3
     assert {code for _, code in died} <= {3, 5}
     assert {result.request_id for _, result in results} >= play.asked
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether every thread of *pid* is stopped: until then one of them may go on answering."""
+    stats = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 async def readiness(worker: Worker) -> dict[str, Any]:
