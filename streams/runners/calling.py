@@ -49,15 +49,17 @@ class Caller:
     async def call(self, lease: Lease, asked: Asked, *, last: bool) -> Conclusion | Unanswered:
         """Call, the start acknowledged before; return what the answer causes.
 
-        `Unanswered` is returned unless this is the *last* try under the key, which an end concludes.
+        `Unanswered` is returned unless this is the *last* try under the key, which an end concludes. The
+        call's time is counted from before its start was written. Raises `LeaseLost` where it may not be
+        made any more.
         """
         job = asked.job
         probe = self._desk.lanes.begin(self._desk.lane(job))
         code, took_ms = "not_called", 0.0
         self.calling += 1
         try:
-            await lease.start(job, asked.offset)
-            answer = await self._answer(lease, asked)
+            waited_ms = await lease.start(job, asked.offset)
+            answer = await self._answer(lease, asked, job.call_timeout_ms - waited_ms)
             if isinstance(answer, Unanswered):
                 code = f"provider_{answer.code}"
                 if not last:
@@ -72,9 +74,9 @@ class Caller:
             self.calling -= 1
             self._desk.called(job, code, took_ms, self._world.now(), probe=probe)
 
-    async def _answer(self, lease: Lease, asked: Asked) -> HttpReply | Unanswered:
+    async def _answer(self, lease: Lease, asked: Asked, timeout_ms: int) -> HttpReply | Unanswered:
         try:
-            return await self._complete(asked.job.provider, self._written(asked))
+            return await self._complete(asked.job.provider, self._written(asked, timeout_ms))
         except CallTimeout as timeout:
             if timeout.late is not None:
                 task = asyncio.create_task(self._await_late(lease, asked, timeout.late))
@@ -84,14 +86,14 @@ class Caller:
         except Unavailable:
             return Unanswered("unavailable")
 
-    def _written(self, asked: Asked) -> HttpCall:
+    def _written(self, asked: Asked, timeout_ms: int) -> HttpCall:
         job = asked.job
         return self._dialect.write(
             asked.body,
             asked.policy.models[job.model].wire_name,
             idempotency_key=job.key,
             request_id=job.request_id.hex(),
-            timeout_s=job.call_timeout_ms / 1000,
+            timeout_s=timeout_ms / 1000,
         )
 
     async def _await_late(self, lease: Lease, asked: Asked, answer: Awaitable[HttpReply]) -> None:

@@ -19,6 +19,12 @@ from streams.runners import World
 
 _LOOK_AGAIN_MS = 1000
 _CHECKPOINT_MS = 1000
+_WAITED_SHARE = 4
+"""A start is written anew if one in so many parts of the call's timeout went by until the log had it."""
+
+
+class LeaseLost(Exception):
+    """The job was not called when its partition or its worker went; its next owner reads it again."""
 
 
 @dataclass(slots=True)
@@ -42,6 +48,7 @@ class Lease:
     _starting: int = 0
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _tail: asyncio.Task[None] | None = None
+    _left_behind: bool = False
 
     async def take_over(self, back: int) -> None:
         """Read the ledger from offset *back*, then follow it while an older owner may still write."""
@@ -71,9 +78,26 @@ class Lease:
             if isinstance(record, AttemptEnded):
                 self.desk.learn(record, self.world.now())
 
-    async def start(self, job: Job, offset: int) -> None:
-        """Write that *job*, read at *offset*, is about to be called, and wait until the log has it."""
-        record = started(job, self.world.worker, offset, self.world.now())
+    async def start(self, job: Job, offset: int) -> int:
+        """Write that *job*, read at *offset*, is about to be called, and wait until the log has it.
+
+        Return the ms of the call's timeout that went by meanwhile. Whoever reads the start takes the call to
+        be over one timeout after the log's time of it, which may lie far back once the log has answered:
+        a start that is old by then is followed by another. Raises `LeaseLost` if the partition went and the
+        next owner may not know of the start.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            began = clock()
+            await self._start(started(job, self.world.worker, offset, self.world.now()), offset)
+            waited_ms = int((clock() - began) * 1000)
+            young = waited_ms <= job.call_timeout_ms // _WAITED_SHARE
+            if self._left_behind or not (young or self.alive):
+                raise LeaseLost
+            if young:
+                return waited_ms
+
+    async def _start(self, record: AttemptStarted, offset: int) -> None:
         self._starting += 1
         try:
             placed: Placed = await (await self.world.outbox.send(emit_for(record)))
@@ -105,7 +129,8 @@ class Lease:
                 async with asyncio.timeout(timeout_s):
                     await self._quiet.wait()
             except TimeoutError:
-                return
+                # Whoever comes next may have read the ledger before these starts were in it.
+                self._left_behind = True
 
     def commit(self) -> Commit | None:
         """Return the completed prefix if it moved, with the position that the ledger is read back from."""

@@ -26,7 +26,7 @@ from streams.policies import SAY_AGAIN_S
 from streams.prefix import Prefix, Segment
 from streams.runners import Group, Progress, World
 from streams.runners.calling import Asked, Caller
-from streams.runners.lease import Lease, back_from
+from streams.runners.lease import Lease, LeaseLost, back_from
 from streams.vitals import Head
 
 _LOOK_AGAIN_MS = 1000
@@ -52,10 +52,6 @@ class WorkLimits:
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     region: str = ""
     late: int = 64
-
-
-class _LeaseLost(Exception):
-    """The job was not called when its partition or its worker went; its next owner reads it again."""
 
 
 class WorkRunner:
@@ -125,7 +121,7 @@ class WorkRunner:
         else:
             try:
                 await self._once(lease, envelope, job)
-            except _LeaseLost:
+            except LeaseLost:
                 return
         segment.done = True
         self._progress.done += 1
@@ -143,7 +139,7 @@ class WorkRunner:
         try:
             await self._run(lease, envelope, job)
             self._burial.succeeded(1)
-        except (Unavailable, _LeaseLost):
+        except (Unavailable, LeaseLost):
             raise
         except Exception as error:  # noqa: BLE001 - any failure of a step is a dead letter, never a loss
             await self._burial.bury(envelope, error)
@@ -189,13 +185,13 @@ class WorkRunner:
             if isinstance(verdict, Conclusion) or verdict.action == "skip":
                 return verdict
             if self._draining:
-                raise _LeaseLost
+                raise LeaseLost
             self._waits[asked.job.key] = verdict.until
             left = verdict.until - self._world.now()
             await asyncio.sleep(min(max(left, 1), _LOOK_AGAIN_MS) / 1000)
             self._waits.pop(asked.job.key, None)
             if self._draining:
-                raise _LeaseLost
+                raise LeaseLost
 
     def _room(self, job: Job) -> AbstractAsyncContextManager[Any]:
         """Return what bounds the bodies in memory that were fetched: inline ones came with their job."""
@@ -213,7 +209,7 @@ class WorkRunner:
 
     def _judged(self, lease: Lease, asked: Asked) -> Verdict | Conclusion:
         if not lease.alive:
-            raise _LeaseLost
+            raise LeaseLost
         now = self._world.now()
         verdict = self._desk.judge(lease.ledger, asked.job, asked.policy, now)
         held = verdict is RUN and now <= asked.job.deadline
