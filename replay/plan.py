@@ -161,9 +161,9 @@ def option(traffic: Sequence[Traffic], epsilon: float, wanted: Wanted) -> Option
     return Option(epsilon, math.ceil(rows), math.ceil(tried), half)
 
 
-def pairs(changed: float, detect: float) -> int:
+def pairs(changed: float, detect: float, level: float = LEVEL) -> int:
     """Return the pairs of answers to changed requests that must be judged side by side.
 
     With scores of 1, 0 and -1 of standard deviation `PAIR_SPREAD`, n = (z_{1-a/2} + z_b)^2 (d sd / D)^2.
     """
-    return max(math.ceil(factor() * (changed * PAIR_SPREAD / detect) ** 2), 1)
+    return max(math.ceil(factor(level) * (changed * PAIR_SPREAD / detect) ** 2), 1)

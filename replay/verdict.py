@@ -10,7 +10,7 @@ from typing import Literal
 
 from replay.diagnostics import FEWEST_CLUSTERS, LEAST_CARRYING, LEAST_ESS, MOST_UNSUPPORTED, Diagnostics
 from replay.intervals import Interval
-from replay.plan import PAIR_SPREAD, factor
+from replay.plan import factor, pairs
 
 Word = Literal["better", "worse", "not_enough_evidence"]
 
@@ -47,12 +47,12 @@ class Verdict:
         return f"Not enough evidence: {reason}. {self._remedy()}."
 
     def _remedy(self) -> str:
-        pairs = "" if self.needs.pairs is None else f"{self.needs.pairs:,} judged pairs"
+        judged = "" if self.needs.pairs is None else f"{self.needs.pairs:,} judged pairs"
         if self.rows_help:
             rows = f"It needs about {self.needs.rows:,} more rows of such traffic"
-            return f"{rows}, or {pairs}" if pairs else rows
+            return f"{rows}, or {judged}" if judged else rows
         rows = "More rows of such traffic would not change that"
-        return f"{rows}, but {pairs} would" if pairs else rows
+        return f"{rows}, but {judged} would" if judged else rows
 
 
 def verdict(
@@ -70,7 +70,9 @@ def verdict(
     that is larger.
     """
     refusals = (*found.refusals, *refusals)
-    needs = Needs(_rows(difference, found, detect, level), _pairs(difference, found, detect, level))
+    needs = Needs(
+        _rows(difference, found, detect, level), pairs(found.changed_share, _aim(difference, detect), level)
+    )
     if not refusals and difference.low > 0.0:
         return Verdict("better", (), Needs(0, 0))
     if not refusals and difference.high < 0.0:
@@ -101,12 +103,6 @@ def _rows(difference: Interval, found: Diagnostics, detect: float, level: float)
         else:
             at_least = max(at_least, math.ceil(least))
     return max(math.ceil(found.n * (ratio - 1.0)), at_least)
-
-
-def _pairs(difference: Interval, found: Diagnostics, detect: float, level: float) -> int:
-    """Return judged pairs, drawn from changed requests only: (z_{1-a/2} + z_b)^2 (d sd / D)^2, as planned."""
-    spread = found.changed_share * PAIR_SPREAD
-    return max(math.ceil(factor(level) * (spread / _aim(difference, detect)) ** 2), 1)
 
 
 def _quantile(level: float) -> float:

@@ -23,6 +23,9 @@ MEANS: Mapping[tuple[str, str], float] = {
 }
 """What an answer is worth on average, by decision and model."""
 
+SPREAD = 4.0
+"""How close ratings are to their mean: the sum of the two shapes of a Beta distribution."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Invented traffic and ratings.")
 
 
@@ -56,7 +59,7 @@ def rated(results: Path) -> Iterator[dict[str, Any]]:
         if draw.random() >= RATED:
             continue
         mean = MEANS[row["signalbox"]["decision"], row["signalbox"]["model"]]
-        reward = min(max(draw.gauss(mean, 0.2), 0.0), 1.0)
+        reward = draw.betavariate(SPREAD * mean, SPREAD * (1 - mean))  # within 0 and 1, of exactly that mean
         yield {"request_id": row["id"], "reward": reward, "source": "invented", "observation": RATED}
 
 

@@ -191,9 +191,11 @@ class ArchiveRunner:
 
         Compaction and the marks of transactions leave offsets without a record; retention moves the begin.
         """
-        leaps = {tp: self._leapt.pop(tp) for tp in list(self._leapt) if tp in self._owned}
+        leaps = {tp: offset for tp, offset in self._leapt.items() if tp in self._owned}
         begins = await self._world.log.begins(sorted(leaps))
         for tp, offset in leaps.items():
+            if self._leapt[tp] == offset:  # else reading leapt on meanwhile
+                del self._leapt[tp]
             if begins[tp] > self._read[tp]:
                 self._archive.lost(tp, min(begins[tp], offset))
                 self._since = self._world.now() if self._since is None else self._since

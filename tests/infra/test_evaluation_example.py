@@ -54,3 +54,6 @@ def test_the_example_comes_to_a_verdict_that_is_true(tmp_path: Path) -> None:
     assert difference["low"] < gain < difference["high"]
     assert found["cost"]["verdict"] == "lower"
     assert found["log"]["unmatched_ratings"] == 0
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert found["sentence"] in readme
+    assert f"known: {gain:+.4f}." in readme
